@@ -1,0 +1,1 @@
+//! Boards, cost models, BatchTile, the cost tensor and the memory planner of JAQ.

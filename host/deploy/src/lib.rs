@@ -1,0 +1,1 @@
+//! Export to the packed model, firmware build, links to devices and validation of JAQ.

@@ -1,0 +1,13 @@
+//! What flows through the house: the layer graph ([`Network`]), the layer notation
+//! ([`LayerSpec`]) and the trained tensors ([`TrainedNetwork`]).
+//!
+//! Data with its own invariants and nothing else. Must not know: training, cost models, kernels,
+//! devices.
+
+mod graph;
+mod spec;
+mod trained;
+
+pub use graph::{GraphError, InputEncoding, Layer, Network, Tensor, TensorId};
+pub use spec::{LayerSpec, SpecError};
+pub use trained::{TrainedError, TrainedLayer, TrainedNetwork};

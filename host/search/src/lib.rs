@@ -1,0 +1,1 @@
+//! Data sets, quantizers, CSQ, supernet, co-search and retraining of JAQ.

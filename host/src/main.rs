@@ -1,0 +1,3 @@
+//! Searches, retrains, packs, deploys and validates tiny low-bit neural networks.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The integer kernels and their registry.

@@ -1,0 +1,1 @@
+//! Executes a packed model in a caller-owned arena.

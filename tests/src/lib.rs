@@ -1,0 +1,1 @@
+//! Golden vectors, recorded sessions, command-line transcripts and the tidy test of JAQ.

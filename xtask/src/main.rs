@@ -1,0 +1,3 @@
+//! Project commands: setup, demo, test, bench.
+
+fn main() {}

@@ -1,1 +1,264 @@
 //! The integer kernels and their registry.
+//!
+//! # What a layer computes
+//! Activations are unsigned codes `u` with a zero point `z`, weights signed codes `w`:
+//!
+//! ```text
+//! acc[p][oc] = sum over taps t and channels c of (u[p*stride + t - pad][c] - z) * w[oc][t][c]
+//! Narrow:   clamp((acc * M[oc] + B[oc]) >> 18)                        i32, outputs of <= 4 bits
+//! Wide:     clamp(((acc + B[oc]) * M[oc] + 2^21) >> 22)               i64 product, |M| < 2^16
+//! General:  clamp(((acc + B[oc]) * M[oc] + 2^(shift-1)) >> shift)     i64 product
+//! Add:      clamp((a * M[0] + b * M[1] + M[2]) >> 18)                 raw codes
+//! AvgPool:  clamp((sum * M[0] + M[1]) >> 18)                          raw codes
+//! ```
+//!
+//! `clamp` limits to `0 ..= 2^b - 1`; shifts are arithmetic; padding has the value `u = z`.
+//! Rounding and the output's zero point are in `B` ([`requant`] has every rule).
+//!
+//! # Canonical and stored
+//! The exporter works with canonical weights (OHWI codes) and tables (`M`, `B` above). A kernel
+//! wants its own form: [`pack_weights`] lays weights out, [`prepare`] turns the tables into the
+//! stored ones, which hold what is constant: `-z * sum(w)` (kernels use raw codes), offsets of
+//! unsigned weights, pre-multiplied scales. Both run on the host, without allocation.
+//!
+//! # Registry
+//! A [`KernelId`] is an algorithm with its layout, the same on every core; an [`Isa`] says which
+//! micro-kernels a core has. Where a build has no assembly for a kernel, its portable twin of the
+//! same packing runs, with the same result. [`candidates`] checks every bound that the kernel
+//! relies on. Must not know: schedules, arenas, files, boards.
+
+mod codes;
+mod elementwise;
+mod geometry;
+mod reference;
+pub mod requant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::{LayerShape, Op, Requant};
+
+/// An algorithm together with the layout of its weights and tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum KernelId {
+    /// The general path for layers with weights: any width, window and requantization.
+    Reference,
+    /// Residual sum.
+    Add,
+    /// Average pooling.
+    AvgPool,
+    /// Maximum pooling.
+    MaxPool,
+}
+
+impl KernelId {
+    /// Every kernel.
+    pub const ALL: [KernelId; 4] =
+        [KernelId::Reference, KernelId::Add, KernelId::AvgPool, KernelId::MaxPool];
+
+    /// Name as printed by `inspect` and benchmarks.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KernelId::Reference => "reference",
+            KernelId::Add => "add",
+            KernelId::AvgPool => "avgpool",
+            KernelId::MaxPool => "maxpool",
+        }
+    }
+
+    /// Version of algorithm, layout and micro-kernels: raised by every change that alters a
+    /// stored byte or an instruction count.
+    const fn version(self) -> u32 {
+        match self {
+            KernelId::Reference => 1,
+            KernelId::Add => 1,
+            KernelId::AvgPool => 1,
+            KernelId::MaxPool => 1,
+        }
+    }
+}
+
+/// Which micro-kernels a core has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Isa {
+    /// Rust alone.
+    Portable,
+    /// Armv7E-M with DSP instructions and single-precision registers (Cortex-M4F, M7).
+    Armv7em,
+}
+
+impl Isa {
+    /// The micro-kernels in this build.
+    pub const fn compiled() -> Isa {
+        if cfg!(jaq_armv7em) { Isa::Armv7em } else { Isa::Portable }
+    }
+}
+
+/// One execution of a layer. Lengths follow from the layer ([`LayerShape::input_format`],
+/// [`packed_weight_bytes`], [`table_lengths`], [`scratch_bytes`]) and are validated at load;
+/// every slice starts at a multiple of 4 bytes.
+pub struct Call<'a> {
+    /// Geometry and widths.
+    pub layer: &'a LayerShape,
+    /// Code of real zero in the input, which padding takes.
+    pub input_zero_point: u8,
+    /// Rule of the outputs.
+    pub requant: Requant,
+    /// Packed input activations.
+    pub input: &'a [u8],
+    /// The second summand of [`Op::Add`].
+    pub input2: Option<&'a [u8]>,
+    /// Weights as [`pack_weights`] laid them out.
+    pub weights: &'a [u8],
+    /// Stored multipliers.
+    pub multipliers: &'a [i32],
+    /// Stored biases.
+    pub biases: &'a [i32],
+    /// Packed output activations.
+    pub output: &'a mut [u8],
+    /// Working memory of any content, [`scratch_bytes`] long.
+    pub scratch: &'a mut [u32],
+}
+
+/// Kernels that compute `layer` exactly on a core with `isa`, the preferred first, the general
+/// path last.
+pub fn candidates(
+    layer: &LayerShape,
+    _requant: Requant,
+    _isa: Isa,
+) -> impl Iterator<Item = KernelId> + use<> {
+    let general = match layer.op {
+        Op::Conv(_) | Op::Depthwise(_) | Op::Linear => KernelId::Reference,
+        Op::Add => KernelId::Add,
+        Op::AvgPool(_) => KernelId::AvgPool,
+        Op::MaxPool(_) => KernelId::MaxPool,
+    };
+    [Some(general)].into_iter().flatten()
+}
+
+/// Working memory of `kernel` on `layer` in bytes, a multiple of 4.
+pub fn scratch_bytes(_kernel: KernelId, _layer: &LayerShape) -> usize {
+    0
+}
+
+/// Size of the packed weights in bytes, a multiple of 4.
+pub fn packed_weight_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
+    match kernel {
+        KernelId::Reference => codes::stream_bytes(layer.weights(), layer.bits.weight),
+        KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
+    }
+}
+
+/// Lengths of the multiplier and the bias table, canonical and stored alike.
+pub fn table_lengths(layer: &LayerShape) -> (usize, usize) {
+    let channels = usize::from(layer.output.c);
+    match layer.op {
+        Op::Conv(_) | Op::Depthwise(_) | Op::Linear => (channels, channels),
+        Op::Add => (3, 0),
+        Op::AvgPool(_) => (2, 0),
+        Op::MaxPool(_) => (0, 0),
+    }
+}
+
+/// Lays canonical weight codes (order stated at [`Op`]) out for `kernel` into `out`, which is
+/// [`packed_weight_bytes`] long.
+pub fn pack_weights(kernel: KernelId, layer: &LayerShape, weights: &[i8], out: &mut [u8]) {
+    match kernel {
+        KernelId::Reference => codes::write_stream(layer.bits.weight, weights, out),
+        KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
+    }
+}
+
+/// Turns the canonical tables in `multipliers` and `biases` into the stored ones of `kernel`.
+/// Without effect on operators without weights.
+pub fn prepare(
+    _kernel: KernelId,
+    layer: &LayerShape,
+    input_zero_point: u8,
+    weights: &[i8],
+    requant: Requant,
+    multipliers: &mut [i32],
+    biases: &mut [i32],
+) {
+    if !layer.op.has_weights() {
+        return;
+    }
+    let rows = weights.chunks_exact(layer.reduction().max(1));
+    for ((m, b), row) in multipliers.iter_mut().zip(biases).zip(rows) {
+        let total: i32 = row.iter().map(|&w| i32::from(w)).sum();
+        let offset = i32::from(input_zero_point).wrapping_mul(total);
+        *b = b.wrapping_sub(match requant {
+            Requant::Narrow => offset.wrapping_mul(*m),
+            Requant::Wide | Requant::General { .. } => offset,
+        });
+    }
+}
+
+/// Computes the layer with `kernel`, which must be one of its [`candidates`].
+pub fn run(kernel: KernelId, call: Call<'_>) {
+    match kernel {
+        KernelId::Reference => reference::run(call),
+        KernelId::Add => elementwise::add(call),
+        KernelId::AvgPool => elementwise::average_pool(call),
+        KernelId::MaxPool => elementwise::max_pool(call),
+    }
+}
+
+/// Most counts a kernel's [`Work`] has.
+pub const WORK_COUNTS: usize = 8;
+
+/// How often each part of a kernel runs on a layer: exact counts, in the order of [`work_names`];
+/// the last is always 1 (the call itself), unused ones are 0. Instructions on a core are
+/// `sum(coefficient * count)` with coefficients that depend on kernel and core alone, not on the
+/// layer: where parts differ by width, the count is already weighted by the instructions that the
+/// micro-kernel spends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// The counts.
+    pub counts: [u64; WORK_COUNTS],
+}
+
+impl Work {
+    fn new(parts: &[u64]) -> Work {
+        let mut counts = [0; WORK_COUNTS];
+        for (count, &part) in counts.iter_mut().zip(parts) {
+            *count = part;
+        }
+        counts[WORK_COUNTS - 1] = 1;
+        Work { counts }
+    }
+}
+
+/// What the counts of `kernel` are; counts beyond these are unused, the last is `"calls"`.
+pub fn work_names(kernel: KernelId) -> [&'static str; WORK_COUNTS] {
+    let parts: &[&'static str] = match kernel {
+        KernelId::Reference => &reference::WORK,
+        KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => &elementwise::WORK,
+    };
+    let mut names = [""; WORK_COUNTS];
+    for (name, part) in names.iter_mut().zip(parts) {
+        *name = part;
+    }
+    names[WORK_COUNTS - 1] = "calls";
+    names
+}
+
+/// Work of `kernel` on `layer` on a core with `isa`.
+pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
+    match kernel {
+        KernelId::Reference => reference::work(layer),
+        KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer),
+    }
+}
+
+/// Identifies the kernels by their versions: a cost table carries it, and is stale when it differs.
+pub fn registry_hash() -> u32 {
+    // FNV-1a.
+    KernelId::ALL.iter().fold(0x811c_9dc5, |hash, &kernel| {
+        [kernel as u32, kernel.version()]
+            .iter()
+            .fold(hash, |hash: u32, &value| (hash ^ value).wrapping_mul(0x0100_0193))
+    })
+}
+
+#[cfg(test)]
+mod tests;

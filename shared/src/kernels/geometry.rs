@@ -1,0 +1,22 @@
+//! Where a window lies on its input: counting of taps inside the image.
+
+use crate::format::LayerShape;
+
+/// Taps over all output pixels that fall inside the input (not on padding).
+pub fn inside_taps(layer: &LayerShape) -> u64 {
+    let window = layer.op.window();
+    let along = |k: u8, before: u8, size: u16, outputs: u16| -> u64 {
+        let (before, size) = (u64::from(before), u64::from(size));
+        let stride = u64::from(window.stride.max(1));
+        (0..u64::from(k))
+            .map(|tap| {
+                // Output i reads input i * stride + tap - before: count 0 <= that < size.
+                let first = before.saturating_sub(tap).div_ceil(stride);
+                let end = (size + before).saturating_sub(tap).div_ceil(stride);
+                end.min(u64::from(outputs)).saturating_sub(first)
+            })
+            .sum()
+    };
+    along(window.kh, window.pads.top, layer.input.h, layer.output.h)
+        * along(window.kw, window.pads.left, layer.input.w, layer.output.w)
+}

@@ -1,0 +1,78 @@
+//! The general path: dense, depthwise and linear layers at any width, window and requantization.
+//!
+//! One plain loop, the truth that the packed kernels are held against and the fallback where none
+//! of them applies. Weights are the canonical order as a bit stream ([`codes`]). Codes are used
+//! raw (a padded tap has the zero point's code), so `-zero_point * sum(w)` is in the tables.
+
+use super::codes::{self, Codes, Writer};
+use super::requant::requantize;
+use super::{Call, Work, geometry};
+use crate::format::{LayerShape, Op};
+
+/// Runs the layer.
+pub fn run(call: Call<'_>) {
+    let layer = call.layer;
+    let input = Codes::new(layer.input_format(), call.input);
+    let mut writer = Writer::new(layer.output_format(), call.output);
+    let window = layer.op.window();
+    let depthwise = matches!(layer.op, Op::Depthwise(_));
+    let (h, w) = (usize::from(layer.input.h), usize::from(layer.input.w));
+    let depth = if depthwise { 1 } else { usize::from(layer.input.c) };
+    let zero = i32::from(call.input_zero_point);
+    let bits = layer.bits;
+    let stride = usize::from(window.stride);
+    for oy in 0..usize::from(layer.output.h) {
+        for ox in 0..usize::from(layer.output.w) {
+            let mut weight = 0;
+            let tables = call.multipliers.iter().zip(call.biases);
+            for (oc, (&m, &b)) in tables.take(usize::from(layer.output.c)).enumerate() {
+                let first = if depthwise { oc } else { 0 };
+                let mut acc = 0i32;
+                for ky in 0..usize::from(window.kh) {
+                    let y = (oy * stride + ky).wrapping_sub(usize::from(window.pads.top));
+                    for kx in 0..usize::from(window.kw) {
+                        let x = (ox * stride + kx).wrapping_sub(usize::from(window.pads.left));
+                        if y < h && x < w {
+                            let pixel = y * w + x;
+                            for c in first..first + depth {
+                                let code = input.get(pixel, c) as i32;
+                                let value = codes::read_stream(bits.weight, call.weights, weight);
+                                acc = acc.wrapping_add(code.wrapping_mul(value));
+                                weight += 1;
+                            }
+                        } else {
+                            for _ in 0..depth {
+                                let value = codes::read_stream(bits.weight, call.weights, weight);
+                                acc = acc.wrapping_add(zero.wrapping_mul(value));
+                                weight += 1;
+                            }
+                        }
+                    }
+                }
+                writer.push(requantize(call.requant, acc, m, b, bits.output));
+            }
+            writer.end_pixel();
+        }
+    }
+}
+
+/// Names of [`work`]'s counts.
+pub const WORK: [&str; 6] =
+    ["inside MACs", "padding MACs", "taps", "kernel rows", "outputs", "pixels"];
+
+/// Counts of [`run`].
+pub fn work(layer: &LayerShape) -> Work {
+    let window = layer.op.window();
+    let depth = if matches!(layer.op, Op::Depthwise(_)) { 1 } else { u64::from(layer.input.c) };
+    let per_tap = depth * u64::from(layer.output.c);
+    let inside = geometry::inside_taps(layer) * per_tap;
+    let outputs = layer.output.elements() as u64;
+    Work::new(&[
+        inside,
+        layer.macs() - inside,
+        outputs * window.taps() as u64,
+        outputs * u64::from(window.kh),
+        outputs,
+        layer.output.pixels() as u64,
+    ])
+}

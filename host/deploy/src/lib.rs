@@ -1,1 +1,9 @@
-//! Export to the packed model, firmware build, links to devices and validation of JAQ.
+//! From a trained network to a checked device: export to the packed model, the firmware build,
+//! links to devices, and validation.
+//!
+//! Must not know training or search: what it reads are a [`jaq_network::TrainedNetwork`], a
+//! schedule and a prediction, all files of a run directory.
+
+pub mod export;
+pub mod oracle;
+pub mod requantize;

@@ -112,8 +112,9 @@ impl Network {
     pub fn shape(&self, index: usize) -> LayerShape {
         let layer = &self.layers[index];
         let input = self.tensor(layer.inputs[0]);
+        let second = layer.inputs.get(1).map_or(input.bits, |id| self.tensor(*id).bits);
         let bits = LayerBits {
-            weight: layer.weight_bits.unwrap_or(input.bits),
+            weight: layer.weight_bits.unwrap_or(second),
             input: input.bits,
             output: layer.output.bits,
         };

@@ -130,7 +130,8 @@ impl Op {
 }
 
 /// One layer as kernels, cost models and planners see it: geometry and widths, no values.
-/// For operators without weights `bits.weight` equals `bits.input` and means nothing.
+/// `bits.weight` is the width of the second operand: the weights, or the second input of an
+/// addition; for pools it equals `bits.input` and means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub struct LayerShape {
@@ -212,7 +213,8 @@ impl TensorFormat {
 /// tables; the exporter proves for every channel that the stated width is never exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Requant {
-    /// Outputs of at most 4 bits: `(acc * M + B) >> 18` in `i32`.
+    /// Outputs of at most 4 bits, and of 8 bits where the scale is too coarse for [`Self::Wide`]:
+    /// `(acc * M + B) >> 18` in `i32`.
     Narrow,
     /// 8-bit outputs: `((acc + B) * M + 2^21) >> 22` with `|M| < 2^16`, product in `i64`.
     Wide,

@@ -45,7 +45,9 @@ impl fmt::Display for InferError {
             InferError::Arena { words, found } => {
                 write!(f, "the arena has {found} words, the model needs {words}")
             }
-            InferError::Layer(index) => write!(f, "layer {index}: the model's bytes changed after loading"),
+            InferError::Layer(index) => {
+                write!(f, "layer {index}: the model's bytes changed after loading")
+            }
         }
     }
 }
@@ -125,7 +127,8 @@ fn encode(raw: &[u8], format: TensorFormat, mul: i32, add: i32, tensor: &mut [u8
     let width = format.bits.storage() as usize;
     let per_byte = 8 / width;
     let max = format.bits.max_unsigned() as i32;
-    let code = |raw: u8| (i32::from(raw).wrapping_mul(mul).wrapping_add(add) >> 16).clamp(0, max) as u8;
+    let code =
+        |raw: u8| (i32::from(raw).wrapping_mul(mul).wrapping_add(add) >> 16).clamp(0, max) as u8;
     let pixels = tensor.chunks_exact_mut(format.pixel_bytes().max(1));
     for (pixel, raw) in pixels.zip(raw.chunks_exact(channels)) {
         pixel.fill(0);

@@ -13,7 +13,8 @@ pub fn infer(trained: &TrainedNetwork, integers: &[LayerIntegers], raw: &[u8]) -
     let encoding = network.encoding;
     let input_max = (1i64 << network.input.bits.get()) - 1;
     let encode = |raw: &u8| {
-        ((i64::from(*raw) * i64::from(encoding.mul) + i64::from(encoding.add)) >> 16).clamp(0, input_max)
+        ((i64::from(*raw) * i64::from(encoding.mul) + i64::from(encoding.add)) >> 16)
+            .clamp(0, input_max)
     };
     let mut tensors: Vec<Vec<i64>> = vec![raw.iter().map(encode).collect()];
     for (index, layer) in network.layers.iter().enumerate() {
@@ -40,11 +41,14 @@ fn run(
     // The code under a tap, or `None` in the padding.
     let at = |y: i64, x: i64, c: usize| {
         let inside = (0..i64::from(shape.h)).contains(&y) && (0..i64::from(shape.w)).contains(&x);
-        inside.then(|| input[(y as usize * usize::from(shape.w) + x as usize) * usize::from(shape.c) + c])
+        inside.then(|| {
+            input[(y as usize * usize::from(shape.w) + x as usize) * usize::from(shape.c) + c]
+        })
     };
     let mut codes = Vec::with_capacity(out.elements());
     for (oy, ox, oc) in positions(out) {
-        let taps = (0..i64::from(window.kh)).flat_map(|ky| (0..i64::from(window.kw)).map(move |kx| (ky, kx)));
+        let taps = (0..i64::from(window.kh))
+            .flat_map(|ky| (0..i64::from(window.kw)).map(move |kx| (ky, kx)));
         let under = taps.map(|(ky, kx)| {
             let stride = i64::from(window.stride);
             let y = oy as i64 * stride + ky - i64::from(window.pads.top);
@@ -53,7 +57,11 @@ fn run(
         });
         let code = match layer.op {
             Op::Conv(_) | Op::Linear | Op::Depthwise(_) => {
-                let channels = if matches!(layer.op, Op::Depthwise(_)) { oc..oc + 1 } else { 0..usize::from(shape.c) };
+                let channels = if matches!(layer.op, Op::Depthwise(_)) {
+                    oc..oc + 1
+                } else {
+                    0..usize::from(shape.c)
+                };
                 let count = channels.len();
                 let mut acc = 0i64;
                 for (tap, (y, x)) in under.enumerate() {

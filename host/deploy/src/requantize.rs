@@ -137,7 +137,11 @@ fn integers(channel: &Channel, requant: Requant) -> Result<(i32, i32), String> {
     let to_i32 = |v: f64, what: &str| {
         let rounded = v.round();
         let fits = rounded.is_finite() && rounded.abs() < f64::from(i32::MAX);
-        if fits { Ok(rounded as i32) } else { Err(format!("its {what} of {v:.3e} exceeds 32 bits")) }
+        if fits {
+            Ok(rounded as i32)
+        } else {
+            Err(format!("its {what} of {v:.3e} exceeds 32 bits"))
+        }
     };
     let added = match requant {
         Requant::Narrow => {
@@ -197,7 +201,8 @@ fn unweighted(trained: &TrainedNetwork, index: usize) -> Result<LayerIntegers, F
         _ => (Vec::new(), 0.0),
     };
     if peak * one >= f64::from(i32::MAX) {
-        let reason = format!("the scales {s_in:.3e} and {s_out:.3e} of its tensors are too far apart");
+        let reason =
+            format!("the scales {s_in:.3e} and {s_out:.3e} of its tensors are too far apart");
         return Err((None, reason, index));
     }
     let multipliers = multipliers.iter().map(|m| m.round() as i32).collect();
@@ -242,7 +247,10 @@ mod tests {
                         Requant::General { shift } => ((acc + b) * m + (1 << (shift - 1))) >> shift,
                     };
                     let real = ratio * acc as f64 + offset;
-                    assert!((code as f64 - real).abs() <= 0.5 + ratio.abs() * 0.5 + 0.01, "{requant:?} {ratio} {acc}: {code} for {real}");
+                    assert!(
+                        (code as f64 - real).abs() <= 0.5 + ratio.abs() * 0.5 + 0.01,
+                        "{requant:?} {ratio} {acc}: {code} for {real}"
+                    );
                 }
             }
         }

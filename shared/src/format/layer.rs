@@ -173,12 +173,17 @@ impl LayerShape {
         self.output.c as usize * self.reduction()
     }
 
-    /// Layout of the input tensor at zero point 0.
+    /// Layout of the input tensor.
     pub const fn input_format(&self) -> TensorFormat {
         TensorFormat { shape: self.input, bits: self.bits.input }
     }
 
-    /// Layout of the output tensor at zero point 0.
+    /// Layout of the second input of an addition.
+    pub const fn second_format(&self) -> TensorFormat {
+        TensorFormat { shape: self.input, bits: self.bits.weight }
+    }
+
+    /// Layout of the output tensor.
     pub const fn output_format(&self) -> TensorFormat {
         TensorFormat { shape: self.output, bits: self.bits.output }
     }

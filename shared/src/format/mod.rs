@@ -10,6 +10,6 @@ mod model;
 pub use bits::{Bits, LayerBits, ParseBitsError};
 pub use layer::{LayerShape, Op, Pads, Requant, Shape, TensorFormat, Window};
 pub use model::{
-    HEADER_BYTES, Header, Layer, Layers, LoadError, MAX_NAME, MAGIC, Model, ModelInfo, Span, TensorRef,
-    VERSION, WEIGHT_ALIGN, crc32,
+    HEADER_BYTES, Header, Layer, Layers, LoadError, MAGIC, MAX_NAME, Model, ModelInfo, Span,
+    TensorRef, VERSION, WEIGHT_ALIGN, crc32,
 };

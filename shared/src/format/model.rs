@@ -83,9 +83,10 @@ impl Header {
     }
 
     fn read(bytes: &[u8]) -> Result<Header, LoadError> {
-        let header: &[u8; HEADER_BYTES] = bytes
-            .first_chunk()
-            .ok_or(LoadError::Truncated { expected: HEADER_BYTES as u32, found: bytes.len() as u32 })?;
+        let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(LoadError::Truncated {
+            expected: HEADER_BYTES as u32,
+            found: bytes.len() as u32,
+        })?;
         if header[..4] != MAGIC {
             return Err(LoadError::Magic);
         }
@@ -124,7 +125,8 @@ impl Span {
 
     /// Whether the range lies within `size` bytes and starts at a multiple of 4.
     fn fits(self, size: u32) -> bool {
-        self.offset % 4 == 0 && self.offset.checked_add(self.len).is_some_and(|end| end <= size)
+        self.offset.is_multiple_of(4)
+            && self.offset.checked_add(self.len).is_some_and(|end| end <= size)
     }
 
     fn overlaps(self, other: Span) -> bool {
@@ -223,26 +225,21 @@ impl Layer<'_> {
         }
     }
 
-    /// Numbers of multipliers and biases the layer's operator reads.
-    pub fn tables(op: Op, channels: u16) -> (usize, usize) {
-        match op {
-            Op::Conv(_) | Op::Depthwise(_) | Op::Linear => (channels as usize, channels as usize),
-            Op::Add => (3, 0),
-            Op::AvgPool(_) => (2, 0),
-            Op::MaxPool(_) => (0, 0),
-        }
-    }
-
     fn check(&self, info: &ModelInfo, weights: u32) -> Result<(), &'static str> {
         let small = |n: u64, what| if n <= MAX_BYTES { Ok(()) } else { Err(what) };
         if self.name.is_empty() || self.name.len() > MAX_NAME {
             return Err("name");
         }
-        for (tensor, what) in [(Some(&self.input), "input"), (self.input2.as_ref(), "second input"), (Some(&self.output), "output")] {
+        for (tensor, what) in [
+            (Some(&self.input), "input"),
+            (self.input2.as_ref(), "second input"),
+            (Some(&self.output), "output"),
+        ] {
             tensor.map_or(Ok(()), |t| check_tensor(t, info.arena).map_err(|_| what))?;
         }
         let shape = self.shape();
-        let (k, oc) = (shape.op.window().taps() as u64 * u64::from(shape.input.c), u64::from(shape.output.c));
+        let (k, oc) =
+            (shape.op.window().taps() as u64 * u64::from(shape.input.c), u64::from(shape.output.c));
         small(k * oc, "number of weights")?;
         let expected = LayerShape::new(self.op, shape.input, shape.output.c, shape.bits);
         if expected != Some(shape) {
@@ -251,13 +248,18 @@ impl Layer<'_> {
         match self.op {
             Op::Linear if shape.input.pixels() != 1 => return Err("input shape of a linear layer"),
             Op::AvgPool(w) if w.pads != Default::default() => return Err("padding of a pool"),
-            Op::MaxPool(_) if shape.bits.input != shape.bits.output || self.input.zero_point != self.output.zero_point => {
+            Op::MaxPool(_)
+                if shape.bits.input != shape.bits.output
+                    || self.input.zero_point != self.output.zero_point =>
+            {
                 return Err("widths of a maximum pool");
             }
             _ => {}
         }
         match (self.op, self.input2) {
-            (Op::Add, Some(second)) if second.format.shape == shape.input && second.format.bits == shape.bits.weight => {}
+            (Op::Add, Some(second))
+                if second.format.shape == shape.input
+                    && second.format.bits == shape.bits.weight => {}
             (Op::Add, _) => return Err("second input"),
             (_, Some(_)) => return Err("second input"),
             (_, None) => {}
@@ -273,7 +275,7 @@ impl Layer<'_> {
         if !kernels::candidates(&shape, self.requant, Isa::compiled()).any(|k| k == self.kernel) {
             return Err("kernel");
         }
-        let (multipliers, biases) = Layer::tables(self.op, shape.output.c);
+        let (multipliers, biases) = kernels::table_lengths(&shape);
         for (span, len, what) in [
             (self.weights, kernels::packed_weight_bytes(self.kernel, &shape), "weights"),
             (self.multipliers, multipliers * 4, "multipliers"),
@@ -284,7 +286,10 @@ impl Layer<'_> {
             }
         }
         let scratch = self.scratch;
-        if !scratch.fits(info.arena) || scratch.len % 4 != 0 || (scratch.len as usize) < kernels::scratch_bytes(self.kernel, &shape) {
+        if !scratch.fits(info.arena)
+            || !scratch.len.is_multiple_of(4)
+            || (scratch.len as usize) < kernels::scratch_bytes(self.kernel, &shape)
+        {
             return Err("scratch");
         }
         let (input, output) = (self.input.span(), self.output.span());
@@ -334,12 +339,20 @@ pub enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Magic => f.write_str("not a packed model: the file does not start with `JAQ`"),
+            LoadError::Magic => {
+                f.write_str("not a packed model: the file does not start with `JAQ`")
+            }
             LoadError::Version { found, supported } => {
-                write!(f, "format version {found}, this build reads version {supported}: export the model again with the matching jaq-host")
+                write!(
+                    f,
+                    "format version {found}, this build reads version {supported}: export the model again with the matching jaq-host"
+                )
             }
             LoadError::Truncated { expected, found } => {
-                write!(f, "{found} bytes where the header says {expected}: the file is truncated or has trailing bytes")
+                write!(
+                    f,
+                    "{found} bytes where the header says {expected}: the file is truncated or has trailing bytes"
+                )
             }
             LoadError::Checksum => f.write_str("the checksum does not match: the file is damaged"),
             LoadError::Misaligned => f.write_str("the model must lie at a multiple of 4 in memory"),
@@ -382,18 +395,18 @@ impl<'a> Model<'a> {
         };
         let description = section(HEADER_BYTES as u32, header.description, "description length")?;
         let weights = section(header.weights_offset, header.weights, "weight section")?;
-        if header.weights_offset as usize % WEIGHT_ALIGN != 0 {
+        if !(header.weights_offset as usize).is_multiple_of(WEIGHT_ALIGN) {
             return Err(LoadError::Field("weight section"));
         }
 
-        let (info, classes): (ModelInfo, _) =
-            postcard::take_from_bytes(description).map_err(|_| LoadError::Field("model description"))?;
+        let (info, classes): (ModelInfo, _) = postcard::take_from_bytes(description)
+            .map_err(|_| LoadError::Field("model description"))?;
         if info.registry != kernels::registry_hash() {
             return Err(LoadError::Field(
                 "kernel registry: the weights were packed for other kernels; export the model again",
             ));
         }
-        if info.arena % 4 != 0 || u64::from(info.arena) > MAX_BYTES {
+        if !info.arena.is_multiple_of(4) || u64::from(info.arena) > MAX_BYTES {
             return Err(LoadError::Field("arena size"));
         }
         check_tensor(&info.input, info.arena).map_err(|()| LoadError::Field("input tensor"))?;

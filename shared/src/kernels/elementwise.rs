@@ -8,9 +8,8 @@ use crate::format::LayerShape;
 /// `output = clamp((a * M[0] + b * M[1] + M[2]) >> 18)`.
 pub fn add(call: Call<'_>) {
     let layer = call.layer;
-    let format = layer.input_format();
-    let (a, b) =
-        (Codes::new(format, call.input), Codes::new(format, call.input2.unwrap_or_default()));
+    let a = Codes::new(layer.input_format(), call.input);
+    let b = Codes::new(layer.second_format(), call.input2.unwrap_or_default());
     let &[m0, m1, m2, ..] = call.multipliers else { return };
     let mut writer = Writer::new(layer.output_format(), call.output);
     for pixel in 0..layer.output.pixels() {

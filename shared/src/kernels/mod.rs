@@ -105,7 +105,7 @@ pub struct Call<'a> {
     pub requant: Requant,
     /// Packed input activations.
     pub input: &'a [u8],
-    /// The second summand of [`Op::Add`].
+    /// The second summand of [`Op::Add`], at `bits.weight`.
     pub input2: Option<&'a [u8]>,
     /// Weights as [`pack_weights`] laid them out.
     pub weights: &'a [u8],

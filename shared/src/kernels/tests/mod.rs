@@ -21,8 +21,9 @@ fn execute(kernel: KernelId, case: &Case) -> Vec<u8> {
         words
     };
     let input = aligned(pack(layer.input_format(), &case.input));
-    let input2 = aligned(pack(layer.input_format(), &case.input2));
+    let input2 = aligned(pack(layer.second_format(), &case.input2));
     let input_bytes = layer.input_format().bytes();
+    let second_bytes = layer.second_format().bytes();
     let mut weights = vec![0xffff_ffffu32; packed_weight_bytes(kernel, layer) / 4];
     pack_weights(kernel, layer, &case.weights, bytemuck::cast_slice_mut(&mut weights));
     let (mut multipliers, mut biases) = (case.multipliers.clone(), case.biases.clone());
@@ -48,7 +49,7 @@ fn execute(kernel: KernelId, case: &Case) -> Vec<u8> {
             input_zero_point: case.zero_point,
             requant: case.requant,
             input: &bytemuck::cast_slice(&input)[..input_bytes],
-            input2: Some(&bytemuck::cast_slice(&input2)[..input_bytes]),
+            input2: bytemuck::cast_slice(&input2).get(..second_bytes),
             weights: bytemuck::cast_slice(&weights),
             multipliers: &multipliers,
             biases: &biases,
@@ -106,10 +107,7 @@ fn any_layer(channels: Vec<u16>, out: Vec<u16>) -> impl Strategy<Value = LayerSh
                     input = Shape::new(1, 1, c);
                     Op::Linear
                 }
-                6 => {
-                    bits.weight = ib;
-                    Op::Add
-                }
+                6 => Op::Add,
                 _ if stride == 1 => {
                     window.pads = Pads::default();
                     bits.weight = ib;

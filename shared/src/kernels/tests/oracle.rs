@@ -63,7 +63,7 @@ impl Case {
         let mut random = Random(seed);
         let (amax, half) =
             (layer.bits.input.max_unsigned() as i64, layer.bits.weight.half() as i64);
-        let activations = |random: &mut Random| -> Vec<u8> {
+        let activations = |random: &mut Random, amax: i64| -> Vec<u8> {
             (0..layer.input.elements())
                 .map(|_| match fill {
                     Fill::Random => random.range(0, amax) as u8,
@@ -72,8 +72,9 @@ impl Case {
                 })
                 .collect()
         };
-        let input = activations(&mut random);
-        let input2 = activations(&mut random);
+        let input = activations(&mut random, amax);
+        let second_max = layer.bits.weight.max_unsigned() as i64;
+        let input2 = activations(&mut random, second_max);
         let row = layer.reduction().max(1);
         let weights: Vec<i8> = (0..if layer.op.has_weights() { layer.weights() } else { 0 })
             .map(|i| {
@@ -103,7 +104,7 @@ impl Case {
         let omax = layer.bits.output.max_unsigned() as i64;
         match layer.op {
             Op::Add => {
-                let m = (omax << 18) / (2 * amax);
+                let m = (omax << 18) / (2 * amax.max(second_max));
                 case.multipliers = vec![
                     random.range(-m, 2 * m) as i32,
                     random.range(-m, 2 * m) as i32,

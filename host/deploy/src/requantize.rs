@@ -163,7 +163,7 @@ fn integers(channel: &Channel, requant: Requant) -> Result<(i32, i32), String> {
         return Err(format!("its scale of {ratio:.4} is not below 1/64"));
     }
     let mut bias = offset / (f64::from(m) / pow2(added));
-    if !(bias.abs() < pow2(30)) {
+    if bias.is_nan() || bias.abs() >= pow2(30) {
         // A channel whose weights hardly matter: its output is the offset alone.
         m = 1;
         bias = offset * pow2(added);

@@ -5,9 +5,13 @@
 //! devices.
 
 mod graph;
+mod provenance;
+mod schedule;
 mod spec;
 mod trained;
 
 pub use graph::{GraphError, InputEncoding, Layer, Network, Tensor, TensorId};
+pub use provenance::Provenance;
+pub use schedule::Schedule;
 pub use spec::{LayerSpec, SpecError};
 pub use trained::{TrainedError, TrainedLayer, TrainedNetwork};

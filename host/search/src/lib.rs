@@ -1,1 +1,3 @@
 //! Data sets, quantizers, CSQ, supernet, co-search and retraining of JAQ.
+
+pub mod ops;

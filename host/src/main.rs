@@ -1,3 +1,28 @@
-//! Searches, retrains, packs, deploys and validates tiny low-bit neural networks.
+//! The command line of JAQ: one file per subcommand under [`cli`], the run directory in [`run`],
+//! tables in [`report`]. Decides nothing by itself: every step is a call into a library crate.
 
-fn main() {}
+mod cli;
+mod report;
+mod run;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("JAQ_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .init();
+    match cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

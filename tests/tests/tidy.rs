@@ -68,7 +68,7 @@ fn unsafe_stays_where_it_belongs_and_is_justified() {
                 continue;
             }
             if !allowed.iter().any(|place| path.starts_with(place)) {
-                wrong.push(format!("{path}:{}: `unsafe` outside its places", index + 1));
+                wrong.push(format!("{path}:{}: `{KEYWORD}` outside its places", index + 1));
             }
             let declares = ["(", " extern", " fn"]
                 .iter()

@@ -8,3 +8,4 @@ pub mod engine;
 pub mod export;
 pub mod oracle;
 pub mod requantize;
+pub mod validate;

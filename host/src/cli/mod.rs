@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+mod doctor;
 mod inspect;
 
 use anyhow::Result;
@@ -16,6 +17,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::Inspect),
+    Doctor(doctor::Doctor),
 }
 
 impl Cli {
@@ -23,6 +25,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Inspect(command) => command.run(),
+            Command::Doctor(command) => command.run(),
         }
     }
 }

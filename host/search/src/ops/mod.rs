@@ -11,6 +11,11 @@
 //! `[C, KH, KW]`, matrices `[N, F]`, vectors `[n]`, scalars `[1]`. A wrong shape is a mistake of
 //! the caller, not of its input, and panics with both shapes named.
 
+pub mod candle;
+mod kernels;
+
+pub use kernels::quantizer::{MIN_STEP, integers};
+
 /// How a window slides over a feature map; the window itself has the size of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slide {
@@ -234,3 +239,6 @@ pub trait Backend {
         channels: Option<&[bool]>,
     ) -> Self::Tensor;
 }
+
+#[cfg(test)]
+mod tests;

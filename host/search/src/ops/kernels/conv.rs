@@ -1,0 +1,192 @@
+//! Convolution as im2col and matrix product, one image at a time; a pointwise one needs no
+//! im2col.
+
+use rayon::prelude::*;
+
+use super::Parts;
+use super::matrix::{View, product};
+use crate::ops::Slide;
+
+/// Sizes of one convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry {
+    pub images: usize,
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    pub filters: usize,
+    pub kernel: [usize; 2],
+    pub slide: Slide,
+}
+
+impl Geometry {
+    /// Output height and width.
+    pub fn output(&self) -> (usize, usize) {
+        self.slide.output(self.height, self.width, self.kernel[0], self.kernel[1])
+    }
+
+    fn pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.slide == Slide::POINT
+    }
+
+    fn input_image(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    fn pixels(&self) -> usize {
+        let (h, w) = self.output();
+        h * w
+    }
+
+    fn taps(&self) -> usize {
+        self.channels * self.kernel[0] * self.kernel[1]
+    }
+}
+
+/// Blocks a batch is split into; fixed, so that sums over blocks have a fixed order.
+const BLOCKS: usize = 8;
+
+/// Calls `rows(column_row, input_row, first_ox, last_ox, first_x)` for every run of a patch matrix
+/// row that lies inside the image.
+#[inline(always)]
+fn runs(g: &Geometry, mut run: impl FnMut(usize, usize, usize, usize)) {
+    let (oh, ow) = g.output();
+    let [kh, kw] = g.kernel;
+    let [top, _, left, _] = g.slide.pads;
+    let stride = g.slide.stride;
+    for c in 0..g.channels {
+        for ky in 0..kh {
+            for kx in 0..kw {
+                let row = ((c * kh + ky) * kw + kx) * oh * ow;
+                // Output columns whose pixel lies inside: 0 <= ox * stride + kx - left < width.
+                let first = left.saturating_sub(kx).div_ceil(stride);
+                let last = (g.width + left).saturating_sub(kx).div_ceil(stride).min(ow);
+                if first >= last {
+                    continue;
+                }
+                for oy in 0..oh {
+                    let y = oy * stride + ky;
+                    if y < top || y >= g.height + top {
+                        continue;
+                    }
+                    let x = first * stride + kx - left;
+                    let input = (c * g.height + y - top) * g.width + x;
+                    run(row + oy * ow + first, input, last - first, stride);
+                }
+            }
+        }
+    }
+}
+
+/// Patches of one image as a matrix `[taps, pixels]`. `out` holds zeros where padding falls.
+fn im2col(g: &Geometry, image: &[f32], out: &mut [f32]) {
+    runs(g, |to, from, len, stride| {
+        let out = &mut out[to..to + len];
+        if stride == 1 {
+            out.copy_from_slice(&image[from..from + len]);
+        } else {
+            for (o, x) in out.iter_mut().zip(image[from..].iter().step_by(stride)) {
+                *o = *x;
+            }
+        }
+    });
+}
+
+/// The transpose of [`im2col`]: adds every patch element to its pixel.
+fn col2im(g: &Geometry, columns: &[f32], image: &mut [f32]) {
+    runs(g, |from, to, len, stride| {
+        let columns = &columns[from..from + len];
+        if stride == 1 {
+            for (x, c) in image[to..to + len].iter_mut().zip(columns) {
+                *x += *c;
+            }
+        } else {
+            for (x, c) in image[to..].iter_mut().step_by(stride).zip(columns) {
+                *x += *c;
+            }
+        }
+    });
+}
+
+/// `[N, OC, OH, OW]` from `x [N, IC, H, W]` and `weight [OC, IC, KH, KW]`.
+pub fn forward(g: &Geometry, x: &[f32], weight: &[f32]) -> Vec<f32> {
+    let (pixels, taps) = (g.pixels(), g.taps());
+    let mut out = vec![0.0; g.images * g.filters * pixels];
+    let per_block = g.images.div_ceil(BLOCKS).max(1);
+    out.par_chunks_mut((per_block * g.filters * pixels).max(1)).enumerate().for_each(
+        |(block, out)| {
+            let mut columns = vec![0.0; if g.pointwise() { 0 } else { taps * pixels }];
+            for (i, out) in out.chunks_mut(g.filters * pixels).enumerate() {
+                let image = &x[(block * per_block + i) * g.input_image()..][..g.input_image()];
+                let patches = if g.pointwise() {
+                    image
+                } else {
+                    im2col(g, image, &mut columns);
+                    &columns
+                };
+                let (a, b) = (View::rows(weight, taps), View::rows(patches, pixels));
+                product([g.filters, pixels, taps], out, false, a, b);
+            }
+        },
+    );
+    out
+}
+
+/// Gradients to the input and to the weight, each if wanted.
+pub fn backward(
+    g: &Geometry,
+    x: &[f32],
+    weight: &[f32],
+    grad: &[f32],
+    wanted: [bool; 2],
+) -> (Option<Vec<f32>>, Option<Vec<f32>>) {
+    let (pixels, taps) = (g.pixels(), g.taps());
+    let per_block = g.images.div_ceil(BLOCKS).max(1);
+    let blocks = g.images.div_ceil(per_block);
+    let mut dx = vec![0.0; if wanted[0] { x.len() } else { 0 }];
+    let mut dw = vec![0.0; if wanted[1] { blocks * weight.len() } else { 0 }];
+    let (dx_parts, dw_parts) = (Parts::new(&mut dx), Parts::new(&mut dw));
+    (0..blocks).into_par_iter().for_each(|block| {
+        let mut columns = vec![0.0; if g.pointwise() { 0 } else { taps * pixels }];
+        let mut column_grads =
+            vec![0.0; if g.pointwise() || !wanted[0] { 0 } else { taps * pixels }];
+        for n in block * per_block..((block + 1) * per_block).min(g.images) {
+            let image = &x[n * g.input_image()..][..g.input_image()];
+            let grad = &grad[n * g.filters * pixels..][..g.filters * pixels];
+            if wanted[0] {
+                // SAFETY: image `n` belongs to this block alone.
+                let dx = unsafe { dx_parts.part(n * g.input_image(), g.input_image()) };
+                let (a, b) = (View::rows(weight, taps).t(), View::rows(grad, pixels));
+                if g.pointwise() {
+                    product([taps, pixels, g.filters], dx, false, a, b);
+                } else {
+                    product([taps, pixels, g.filters], &mut column_grads, false, a, b);
+                    col2im(g, &column_grads, dx);
+                }
+            }
+            if wanted[1] {
+                let patches = if g.pointwise() {
+                    image
+                } else {
+                    im2col(g, image, &mut columns);
+                    &columns
+                };
+                // SAFETY: each block has a slice of its own.
+                let dw = unsafe { dw_parts.part(block * weight.len(), weight.len()) };
+                let (a, b) = (View::rows(grad, pixels), View::rows(patches, pixels).t());
+                product([g.filters, taps, pixels], dw, true, a, b);
+            }
+        }
+    });
+    let dw = wanted[1].then(|| {
+        let (first, rest) = dw.split_at_mut(weight.len());
+        for block in rest.chunks(weight.len().max(1)) {
+            for (sum, part) in first.iter_mut().zip(block) {
+                *sum += *part;
+            }
+        }
+        dw.truncate(weight.len());
+        dw
+    });
+    (wanted[0].then_some(dx), dw)
+}

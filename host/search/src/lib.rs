@@ -1,3 +1,5 @@
 //! Data sets, quantizers, CSQ, supernet, co-search and retraining of JAQ.
 
 pub mod ops;
+pub mod optim;
+pub mod quant;

@@ -1,5 +1,24 @@
-//! Boards, cost models, the cost tensor and the memory planner of JAQ.
+//! Boards, cost models, BatchTile, the cost tensor and the memory planner of JAQ.
 //!
-//! Useful alone. Must not know tensors, training or devices; touches no files but board files.
+//! Useful alone. Pure: everything is computed from the layer, the board file and the cost table;
+//! no files are touched but those of `boards/` and a user's own board or table.
 
+mod board;
+pub mod calibrate;
+mod cost;
+pub mod fit;
+mod limits;
+mod mcu;
 pub mod planner;
+mod table;
+mod tensor;
+
+pub use board::{
+    BoardError, Core, Energy, IsaName, Kind, Links, Mcu, Memory, Reserve, Timing, Use, names,
+};
+pub use cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
+pub use limits::{Demand, LimitError, Limits, model_bytes};
+pub use mcu::McuModel;
+pub use planner::{Plan, plan};
+pub use table::{CostTable, FitError, KernelCost, TableError};
+pub use tensor::{CostTable3, Figure, Gradient};

@@ -1,0 +1,145 @@
+//! What a prediction is: the figures of a layer and of a network, and the trait of the models
+//! that make them.
+
+use jaq_network::{LayerSpec, Network, Provenance};
+use jaq_shared::format::{LayerBits, LayerShape};
+use jaq_shared::kernels::KernelId;
+use serde::Serialize;
+
+use crate::TableError;
+
+/// A figure with the range it is expected in.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Interval {
+    pub low: f64,
+    pub typical: f64,
+    pub high: f64,
+}
+
+impl Interval {
+    /// An exact figure.
+    pub fn exact(value: f64) -> Interval {
+        Interval { low: value, typical: value, high: value }
+    }
+
+    /// The interval times a factor.
+    pub fn scale(self, by: f64) -> Interval {
+        Interval { low: self.low * by, typical: self.typical * by, high: self.high * by }
+    }
+
+    fn plus(self, other: Interval) -> Interval {
+        Interval {
+            low: self.low + other.low,
+            typical: self.typical + other.typical,
+            high: self.high + other.high,
+        }
+    }
+}
+
+/// Predicted cost of a layer or of a network. What a target does not have is `None`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// Executed instructions (processors).
+    pub instructions: Option<f64>,
+    /// Clock cycles; `None` on emulated machines.
+    pub cycles: Option<Interval>,
+    /// Seconds, from typical cycles and the clock.
+    pub latency_s: Option<f64>,
+    /// Picojoules.
+    pub energy_pj: Option<f64>,
+    /// Flash of packed weights and per-channel tables.
+    pub weights_bytes: u64,
+    /// Always [`Provenance::Predicted`].
+    pub provenance: Provenance,
+}
+
+impl Cost {
+    /// Nothing: what a sum starts from.
+    pub fn zero() -> Cost {
+        Cost {
+            instructions: Some(0.0),
+            cycles: Some(Interval::exact(0.0)),
+            latency_s: Some(0.0),
+            energy_pj: Some(0.0),
+            weights_bytes: 0,
+            provenance: Provenance::Predicted,
+        }
+    }
+
+    /// The sum; a figure that one of the two does not have, the sum does not have.
+    pub fn plus(&self, other: &Cost) -> Cost {
+        let sum = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
+        let cycles = |a: Option<Interval>, b: Option<Interval>| Some(a?.plus(b?));
+        Cost {
+            instructions: sum(self.instructions, other.instructions),
+            cycles: cycles(self.cycles, other.cycles),
+            latency_s: sum(self.latency_s, other.latency_s),
+            energy_pj: sum(self.energy_pj, other.energy_pj),
+            weights_bytes: self.weights_bytes + other.weights_bytes,
+            provenance: Provenance::Predicted,
+        }
+    }
+}
+
+/// Predicted cost of one layer, with what it is of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerCost {
+    /// Name of the layer; `input` is the encoding of the raw bytes.
+    pub name: String,
+    /// Its geometry in the notation of every command.
+    pub spec: String,
+    /// Its widths.
+    pub bits: String,
+    /// Kernel that runs it.
+    pub kernel: String,
+    /// Its cost.
+    pub cost: Cost,
+}
+
+impl LayerCost {
+    /// Of the layer `name`.
+    pub fn new(name: &str, layer: &LayerShape, kernel: &str, cost: Cost) -> LayerCost {
+        LayerCost {
+            name: name.to_owned(),
+            spec: LayerSpec::of(layer).to_string(),
+            bits: layer.bits.to_string(),
+            kernel: kernel.to_owned(),
+            cost,
+        }
+    }
+}
+
+/// Predicted cost of a network.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NetworkCost {
+    /// Sum of the layers.
+    pub total: Cost,
+    /// The encoding of the input where the target does it, then every layer.
+    pub layers: Vec<LayerCost>,
+}
+
+/// Why a layer has no cost on a target.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ModelError {
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("{target} cannot run {spec} at {bits}: {reason}")]
+    Unsupported { target: String, spec: String, bits: LayerBits, reason: String },
+}
+
+/// A target that layers can be priced on.
+pub trait CostModel {
+    /// Cost of a layer, from tensors in memory to the tensor in memory.
+    fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError>;
+
+    /// Cost of a [validated](Network::validate) network.
+    fn network(&self, network: &Network) -> Result<NetworkCost, ModelError>;
+
+    /// The kernel that runs a layer, on targets that have kernels.
+    fn kernel(&self, layer: &LayerShape) -> Option<KernelId> {
+        let _ = layer;
+        None
+    }
+}

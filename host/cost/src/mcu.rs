@@ -1,0 +1,172 @@
+//! The cost model of microcontrollers: instructions of the kernel that serves a layer, from exact
+//! counts of its work and the fitted [`CostTable`]; cycles from the core's stated range; energy
+//! from picojoules a cycle.
+//!
+//! Cycles are an interval: nobody measured this board. Must not know: how tables are measured.
+
+use jaq_network::{Network, Provenance};
+use jaq_shared::format::{LayerShape, TensorFormat};
+use jaq_shared::kernels::{self, Isa, KernelId};
+
+use crate::calibrate::{Subject, features, usual_kernel};
+use crate::cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
+use crate::table::{CostTable, ENCODE};
+use crate::{Mcu, TableError};
+
+/// A board with its cost table.
+#[derive(Clone, Debug)]
+pub struct McuModel {
+    board: Mcu,
+    table: CostTable,
+}
+
+impl McuModel {
+    /// The model of a board; fails where its table is missing or stale.
+    pub fn new(board: Mcu) -> Result<McuModel, TableError> {
+        let measured_on = board.emulated_by.clone().unwrap_or_else(|| board.name.clone());
+        let table = CostTable::load(&board.core.cost_table, &measured_on)?;
+        Ok(McuModel { board, table })
+    }
+
+    /// The model of a board with a table of the caller's.
+    pub fn with_table(board: Mcu, table: CostTable) -> McuModel {
+        McuModel { board, table }
+    }
+
+    /// The board.
+    pub fn board(&self) -> &Mcu {
+        &self.board
+    }
+
+    /// The table.
+    pub fn table(&self) -> &CostTable {
+        &self.table
+    }
+
+    /// Which micro-kernels run.
+    pub fn isa(&self) -> Isa {
+        self.board.isa()
+    }
+
+    /// Cost of `layer` on a kernel that is not necessarily the preferred one.
+    pub fn layer_on(&self, layer: &LayerShape, kernel: KernelId) -> Result<Cost, ModelError> {
+        let instructions = self.instructions(&Subject::Layer(*layer, kernel))?;
+        let (m, b) = kernels::table_lengths(layer);
+        let packed = kernels::packed_weight_bytes(kernel, layer).next_multiple_of(4);
+        Ok(self.cost(instructions, (packed + 4 * (m + b)) as u64))
+    }
+
+    /// Cost of turning raw bytes into the input tensor.
+    pub fn encode(&self, input: TensorFormat) -> Result<Cost, ModelError> {
+        Ok(self.cost(self.instructions(&Subject::Encode(input))?, 0))
+    }
+
+    /// The preferred kernel of every layer.
+    pub fn kernels(&self, network: &Network) -> Result<Vec<KernelId>, ModelError> {
+        network.shapes().iter().map(|layer| self.usual(layer)).collect()
+    }
+
+    fn instructions(&self, subject: &Subject) -> Result<f64, TableError> {
+        let (kernel, _, counts) = features(subject, self.isa());
+        self.table.instructions(kernel, &counts)
+    }
+
+    fn usual(&self, layer: &LayerShape) -> Result<KernelId, ModelError> {
+        usual_kernel(layer, self.isa()).ok_or_else(|| ModelError::Unsupported {
+            target: self.board.name.clone(),
+            spec: jaq_network::LayerSpec::of(layer).to_string(),
+            bits: layer.bits,
+            reason: "no kernel serves it".to_owned(),
+        })
+    }
+
+    fn cost(&self, instructions: f64, weights_bytes: u64) -> Cost {
+        let cycles = self.board.timing.as_ref().map(|timing| {
+            let [low, high] = timing.cycles_per_instruction;
+            Interval { low, typical: (low * high).sqrt(), high }.scale(instructions)
+        });
+        let clock = self.board.timing.as_ref().map(|timing| timing.clock_hz);
+        let pj = self.board.energy.as_ref().map(|energy| energy.pj_per_cycle);
+        let typical = cycles.map(|cycles| cycles.typical);
+        Cost {
+            instructions: Some(instructions),
+            cycles,
+            latency_s: typical.zip(clock).map(|(cycles, hz)| cycles / hz),
+            energy_pj: typical.zip(pj).map(|(cycles, pj)| cycles * pj),
+            weights_bytes,
+            provenance: Provenance::Predicted,
+        }
+    }
+}
+
+impl CostModel for McuModel {
+    fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {
+        self.layer_on(layer, self.usual(layer)?)
+    }
+
+    fn network(&self, network: &Network) -> Result<NetworkCost, ModelError> {
+        let input = network.input.format();
+        let mut layers = vec![LayerCost {
+            name: "input".to_owned(),
+            spec: format!("encode:{}x{}x{}", input.shape.h, input.shape.w, input.shape.c),
+            bits: format!("A{}", input.bits),
+            kernel: ENCODE.to_owned(),
+            cost: self.encode(input)?,
+        }];
+        for (layer, shape) in network.layers.iter().zip(network.shapes()) {
+            let kernel = self.usual(&shape)?;
+            let cost = self.layer_on(&shape, kernel)?;
+            layers.push(LayerCost::new(&layer.name, &shape, kernel.name(), cost));
+        }
+        let total = layers.iter().fold(Cost::zero(), |sum, layer| sum.plus(&layer.cost));
+        Ok(NetworkCost { total, layers })
+    }
+
+    fn kernel(&self, layer: &LayerShape) -> Option<KernelId> {
+        usual_kernel(layer, self.isa())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::{Measurement, corpus, fit_table};
+    use jaq_network::LayerSpec;
+    use jaq_shared::format::{Bits, LayerBits};
+
+    /// A table of a core on which every count costs two instructions.
+    pub(crate) fn two_a_count() -> CostTable {
+        let mut measured = Vec::new();
+        for layer in corpus(Isa::Armv7em) {
+            let kernel = usual_kernel(&layer, Isa::Armv7em).unwrap();
+            for subject in [Subject::Layer(layer, kernel), Subject::Encode(layer.input_format())] {
+                let (_, _, counts) = features(&subject, Isa::Armv7em);
+                let instructions = 2 * counts.iter().sum::<u64>();
+                measured.push(Measurement { subject, instructions });
+            }
+        }
+        fit_table("test", Isa::Armv7em, "mps2-an500", "nothing", &measured).unwrap()
+    }
+
+    #[test]
+    fn cycles_and_energy_follow_from_instructions() {
+        let spec: LayerSpec = "pw:16x16x64-64".parse().unwrap();
+        let layer = spec.shape(LayerBits::uniform(Bits::B4, Bits::B4)).unwrap();
+        let model = |board| McuModel::with_table(Mcu::load(board).unwrap(), two_a_count());
+        let (real, emulated) = (model("stm32h7"), model("mps2-an500"));
+        let cost = real.layer(&layer).unwrap();
+        let instructions = cost.instructions.unwrap();
+        let counts = features(&Subject::Layer(layer, real.kernel(&layer).unwrap()), real.isa()).2;
+        let expected = 2.0 * counts.iter().sum::<u64>() as f64;
+        assert!((instructions / expected - 1.0).abs() < 0.01, "{instructions} {expected}");
+        let cycles = cost.cycles.unwrap();
+        assert_eq!((cycles.low, cycles.high), (0.6 * instructions, 1.2 * instructions));
+        assert_eq!(cost.latency_s, Some(cycles.typical / 480e6));
+        assert_eq!(cost.energy_pj, Some(cycles.typical * 434.0));
+        // 64 x 64 weights of 4 bits, two tables of 64 words.
+        assert_eq!(cost.weights_bytes, 2048 + 512);
+        let cost = emulated.layer(&layer).unwrap();
+        assert_eq!((cost.cycles, cost.latency_s, cost.energy_pj), (None, None, None));
+        assert_eq!(cost.instructions, Some(instructions));
+    }
+}

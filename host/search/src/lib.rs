@@ -1,5 +1,7 @@
 //! Data sets, quantizers, CSQ, supernet, co-search and retraining of JAQ.
 
+pub mod data;
 pub mod ops;
 pub mod optim;
 pub mod quant;
+pub mod rng;

@@ -1,0 +1,78 @@
+//! CIFAR-10 in its standard binary layout: rows of a label byte and 3 planes of 32x32 bytes.
+
+use std::path::Path;
+
+use jaq_network::Shape;
+
+use super::{DataError, Dataset, Split, read};
+
+const CLASSES: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+const PLANE: usize = 32 * 32;
+
+/// Reads `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin` from `folder`.
+pub(super) fn open(folder: &Path, name: &str) -> Result<Dataset, DataError> {
+    let mut train = Split::default();
+    for batch in 1..=5 {
+        append(&folder.join(format!("data_batch_{batch}.bin")), &mut train)?;
+    }
+    let mut test = Split::default();
+    append(&folder.join("test_batch.bin"), &mut test)?;
+    Dataset {
+        name: name.to_owned(),
+        shape: Shape::new(32, 32, 3),
+        classes: CLASSES.map(str::to_owned).to_vec(),
+        test_label: format!("CIFAR-10 test set, {} images", test.len()),
+        train,
+        test,
+    }
+    .checked()
+}
+
+fn append(path: &Path, split: &mut Split) -> Result<(), DataError> {
+    let bytes = read(path)?;
+    let rows = bytes.chunks_exact(1 + 3 * PLANE);
+    if bytes.is_empty() || !rows.remainder().is_empty() {
+        return Err(DataError::Format {
+            file: path.display().to_string(),
+            reason: format!("{} bytes are no whole number of 3073-byte rows", bytes.len()),
+        });
+    }
+    for row in rows {
+        split.labels.push(row[0]);
+        for pixel in 0..PLANE {
+            split.images.extend((0..3).map(|c| row[1 + c * PLANE + pixel]));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planes_become_pixels() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut row = vec![3u8];
+        for plane in 1..=3u8 {
+            row.extend([plane * 10; PLANE]);
+        }
+        for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4"] {
+            std::fs::write(dir.path().join(format!("{name}.bin")), &row).unwrap();
+        }
+        std::fs::write(dir.path().join("test_batch.bin"), &row).unwrap();
+        let last = dir.path().join("data_batch_5.bin");
+        let open = || open(dir.path(), "x").map_err(|e| e.to_string());
+        assert!(open().unwrap_err().contains("data_batch_5"));
+        std::fs::write(&last, &row[1..]).unwrap();
+        assert!(open().unwrap_err().contains("3073"));
+        std::fs::write(&last, &row).unwrap();
+        let data = open().unwrap();
+        assert_eq!((data.train.len(), data.test.len()), (5, 1));
+        assert_eq!(&data.test.images[..6], [10, 20, 30, 10, 20, 30]);
+        row[0] = 10;
+        std::fs::write(&last, &row).unwrap();
+        assert!(open().unwrap_err().contains("label is 10"));
+    }
+}

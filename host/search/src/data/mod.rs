@@ -1,0 +1,230 @@
+//! Data sets: images as raw bytes with labels, from the shipped subset, from known files, or from
+//! the user's folder. Every loader checks lengths and ranges; nothing is downloaded here
+//! ([`fetch`] does, when asked to).
+//!
+//! Must not know: networks, training, hardware.
+
+mod augment;
+mod cifar;
+mod idx;
+pub mod subset;
+
+use std::path::{Path, PathBuf};
+
+use jaq_network::Shape;
+
+pub use augment::{Augment, Batches, plain};
+
+/// Name of the data set that is part of the program.
+pub const DEFAULT: &str = "fashion-mnist-subset";
+
+/// Images of one purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// Raw bytes, image after image, each in HWC order.
+    pub images: Vec<u8>,
+    /// Class of every image.
+    pub labels: Vec<u8>,
+}
+
+impl Split {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The bytes of image `index`.
+    pub fn image(&self, index: usize) -> &[u8] {
+        let size = self.images.len() / self.labels.len().max(1);
+        &self.images[index * size..(index + 1) * size]
+    }
+}
+
+/// A data set with a part to train on and a part to report accuracy on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// Name, or path as given.
+    pub name: String,
+    /// Height, width and channels of every image.
+    pub shape: Shape,
+    /// Class names in the order of the labels.
+    pub classes: Vec<String>,
+    /// Images to train on.
+    pub train: Split,
+    /// Images to report accuracy on, never trained on.
+    pub test: Split,
+    /// What the test images are, for reports.
+    pub test_label: String,
+}
+
+/// Why a data set could not be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum DataError {
+    #[error("data set `{name}` is not on this machine (looked in {}); `jaq-host data get {name}` fetches it", list(.looked))]
+    Missing { name: String, looked: Vec<PathBuf> },
+    #[error(
+        "`{name}` is neither a known data set (fashion-mnist-subset, fashion-mnist, cifar-10) nor a folder"
+    )]
+    Unknown { name: String },
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{file} is damaged or no such file: {reason}")]
+    Format { file: String, reason: String },
+    #[error("could not fetch `{name}`; tried:\n{tried}")]
+    Fetch { name: String, tried: String },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+const FASHION_CLASSES: [&str; 10] = [
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+];
+
+/// Where Debian's `dataset-fashion-mnist` puts its files.
+const DEBIAN_FASHION: &str = "/usr/share/datasets/fashion-mnist";
+
+/// Folder in which fetched data sets lie: `$JAQ_DATA`, else `jaq` in the user's data folder.
+pub fn folder() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    variable("JAQ_DATA").unwrap_or_else(|| {
+        variable("XDG_DATA_HOME")
+            .or_else(|| variable("HOME").map(|home| home.join(".local/share")))
+            .unwrap_or_else(std::env::temp_dir)
+            .join("jaq")
+    })
+}
+
+impl Dataset {
+    /// Opens a data set by name, or a folder of IDX files or CIFAR-10 batches.
+    ///
+    /// `fashion-mnist-subset` always works; its accuracy is reported on the full Fashion-MNIST
+    /// test set where that is installed, else on the held-out part of the subset.
+    pub fn open(name: &str) -> Result<Dataset, DataError> {
+        match name {
+            DEFAULT => {
+                let mut data = subset::open()?;
+                if let Some(path) = find(&fashion_places(), "t10k-images-idx3-ubyte") {
+                    let full = idx::folder(&path, &["t10k"])?;
+                    data.test = full.split;
+                    data.test_label = format!("Fashion-MNIST test set, {} images", data.test.len());
+                }
+                Ok(data)
+            }
+            "fashion-mnist" => {
+                let places = fashion_places();
+                let path = find(&places, "train-images-idx3-ubyte")
+                    .ok_or_else(|| DataError::Missing { name: name.into(), looked: places })?;
+                Dataset::fashion(&path, name)
+            }
+            "cifar-10" => {
+                let place = folder().join("cifar-10");
+                match place.join("data_batch_1.bin").exists() {
+                    true => cifar::open(&place, name),
+                    false => Err(DataError::Missing { name: name.into(), looked: vec![place] }),
+                }
+            }
+            _ => Dataset::open_folder(name),
+        }
+    }
+
+    fn open_folder(name: &str) -> Result<Dataset, DataError> {
+        let path = Path::new(name);
+        if !path.is_dir() {
+            return Err(DataError::Unknown { name: name.into() });
+        }
+        if find(&[path.to_owned()], "train-images-idx3-ubyte").is_some() {
+            return Dataset::fashion(path, name);
+        }
+        if path.join("data_batch_1.bin").exists() {
+            return cifar::open(path, name);
+        }
+        Err(DataError::Format {
+            file: name.into(),
+            reason: "a folder of IDX files (train-images-idx3-ubyte, ...) or of CIFAR-10 batches (data_batch_1.bin, ...) is wanted".into(),
+        })
+    }
+
+    /// MNIST-like IDX files; ten classes are taken for Fashion-MNIST's.
+    fn fashion(path: &Path, name: &str) -> Result<Dataset, DataError> {
+        let train = idx::folder(path, &["train"])?;
+        let test = idx::folder(path, &["t10k", "test"])?;
+        if train.shape != test.shape {
+            return Err(DataError::Format {
+                file: path.display().to_string(),
+                reason: "training and test images differ in size".into(),
+            });
+        }
+        let fashion = name == "fashion-mnist";
+        let classes = match fashion {
+            true => FASHION_CLASSES.map(str::to_owned).to_vec(),
+            false => {
+                let top = train.split.labels.iter().chain(&test.split.labels).max();
+                (0..=*top.unwrap_or(&0)).map(|c| c.to_string()).collect()
+            }
+        };
+        let test_label = match fashion {
+            true => format!("Fashion-MNIST test set, {} images", test.split.len()),
+            false => format!("test set of {name}, {} images", test.split.len()),
+        };
+        Dataset {
+            name: name.to_owned(),
+            shape: train.shape,
+            classes,
+            train: train.split,
+            test: test.split,
+            test_label,
+        }
+        .checked()
+    }
+
+    /// Lengths agree and every label has a name.
+    fn checked(self) -> Result<Dataset, DataError> {
+        let fail = |reason: String| Err(DataError::Format { file: self.name.clone(), reason });
+        for (split, what) in [(&self.train, "training"), (&self.test, "test")] {
+            if split.is_empty() {
+                return fail(format!("no {what} images"));
+            }
+            if split.images.len() != split.len() * self.shape.elements() {
+                return fail(format!("the {what} images and labels differ in number"));
+            }
+            if let Some(bad) = split.labels.iter().find(|l| usize::from(**l) >= self.classes.len())
+            {
+                return fail(format!(
+                    "a {what} label is {bad}, but there are {} classes",
+                    self.classes.len()
+                ));
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn fashion_places() -> Vec<PathBuf> {
+    vec![folder().join("fashion-mnist"), PathBuf::from(DEBIAN_FASHION)]
+}
+
+/// The first place that holds `file`, packed or not.
+fn find(places: &[PathBuf], file: &str) -> Option<PathBuf> {
+    places.iter().find(|p| p.join(file).exists() || p.join(format!("{file}.gz")).exists()).cloned()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    std::fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })
+}

@@ -28,6 +28,7 @@
 //! relies on. Must not know: schedules, arenas, files, boards.
 
 mod codes;
+mod dense;
 mod elementwise;
 mod geometry;
 mod reference;
@@ -36,12 +37,17 @@ pub mod requant;
 use serde::{Deserialize, Serialize};
 
 use crate::format::{LayerShape, Op, Requant};
+use dense::Family;
 
 /// An algorithm together with the layout of its weights and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KernelId {
     /// The general path for layers with weights: any width, window and requantization.
     Reference,
+    /// Convolution with several low-bit operands in one register: fields of a 64-bit product.
+    Outer,
+    /// Convolution on pairs of 16-bit operands.
+    Dual,
     /// Residual sum.
     Add,
     /// Average pooling.
@@ -52,13 +58,21 @@ pub enum KernelId {
 
 impl KernelId {
     /// Every kernel.
-    pub const ALL: [KernelId; 4] =
-        [KernelId::Reference, KernelId::Add, KernelId::AvgPool, KernelId::MaxPool];
+    pub const ALL: [KernelId; 6] = [
+        KernelId::Reference,
+        KernelId::Outer,
+        KernelId::Dual,
+        KernelId::Add,
+        KernelId::AvgPool,
+        KernelId::MaxPool,
+    ];
 
     /// Name as printed by `inspect` and benchmarks.
     pub const fn name(self) -> &'static str {
         match self {
             KernelId::Reference => "reference",
+            KernelId::Outer => "outer",
+            KernelId::Dual => "dual",
             KernelId::Add => "add",
             KernelId::AvgPool => "avgpool",
             KernelId::MaxPool => "maxpool",
@@ -70,6 +84,8 @@ impl KernelId {
     const fn version(self) -> u32 {
         match self {
             KernelId::Reference => 1,
+            KernelId::Outer => 1,
+            KernelId::Dual => 1,
             KernelId::Add => 1,
             KernelId::AvgPool => 1,
             KernelId::MaxPool => 1,
@@ -132,18 +148,26 @@ pub fn candidates(
         Op::AvgPool(_) => KernelId::AvgPool,
         Op::MaxPool(_) => KernelId::MaxPool,
     };
-    [Some(general)].into_iter().flatten()
+    let dense = dense::supports(layer).then(|| match dense::family(layer) {
+        Family::Outer => KernelId::Outer,
+        Family::Dual => KernelId::Dual,
+    });
+    [dense, Some(general)].into_iter().flatten()
 }
 
 /// Working memory of `kernel` on `layer` in bytes, a multiple of 4.
-pub fn scratch_bytes(_kernel: KernelId, _layer: &LayerShape) -> usize {
-    0
+pub fn scratch_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
+    match kernel {
+        KernelId::Outer | KernelId::Dual => dense::scratch_bytes(layer),
+        KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
+    }
 }
 
 /// Size of the packed weights in bytes, a multiple of 4.
 pub fn packed_weight_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
     match kernel {
         KernelId::Reference => codes::stream_bytes(layer.weights(), layer.bits.weight),
+        KernelId::Outer | KernelId::Dual => dense::packed_weight_bytes(layer),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
     }
 }
@@ -164,6 +188,7 @@ pub fn table_lengths(layer: &LayerShape) -> (usize, usize) {
 pub fn pack_weights(kernel: KernelId, layer: &LayerShape, weights: &[i8], out: &mut [u8]) {
     match kernel {
         KernelId::Reference => codes::write_stream(layer.bits.weight, weights, out),
+        KernelId::Outer | KernelId::Dual => dense::pack_weights(layer, weights, out),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
     }
 }
@@ -171,7 +196,7 @@ pub fn pack_weights(kernel: KernelId, layer: &LayerShape, weights: &[i8], out: &
 /// Turns the canonical tables in `multipliers` and `biases` into the stored ones of `kernel`.
 /// Without effect on operators without weights.
 pub fn prepare(
-    _kernel: KernelId,
+    kernel: KernelId,
     layer: &LayerShape,
     input_zero_point: u8,
     weights: &[i8],
@@ -183,7 +208,7 @@ pub fn prepare(
         return;
     }
     let rows = weights.chunks_exact(layer.reduction().max(1));
-    for ((m, b), row) in multipliers.iter_mut().zip(biases).zip(rows) {
+    for ((m, b), row) in multipliers.iter().zip(&mut *biases).zip(rows) {
         let total: i32 = row.iter().map(|&w| i32::from(w)).sum();
         let offset = i32::from(input_zero_point).wrapping_mul(total);
         *b = b.wrapping_sub(match requant {
@@ -191,12 +216,16 @@ pub fn prepare(
             Requant::Wide | Requant::General { .. } => offset,
         });
     }
+    if matches!(kernel, KernelId::Outer | KernelId::Dual) {
+        dense::prepare(layer, requant, multipliers, biases);
+    }
 }
 
 /// Computes the layer with `kernel`, which must be one of its [`candidates`].
 pub fn run(kernel: KernelId, call: Call<'_>) {
     match kernel {
         KernelId::Reference => reference::run(call),
+        KernelId::Outer | KernelId::Dual => dense::run(call),
         KernelId::Add => elementwise::add(call),
         KernelId::AvgPool => elementwise::average_pool(call),
         KernelId::MaxPool => elementwise::max_pool(call),
@@ -232,6 +261,7 @@ impl Work {
 pub fn work_names(kernel: KernelId) -> [&'static str; WORK_COUNTS] {
     let parts: &[&'static str] = match kernel {
         KernelId::Reference => &reference::WORK,
+        KernelId::Outer | KernelId::Dual => &dense::WORK,
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => &elementwise::WORK,
     };
     let mut names = [""; WORK_COUNTS];
@@ -246,6 +276,7 @@ pub fn work_names(kernel: KernelId) -> [&'static str; WORK_COUNTS] {
 pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
     match kernel {
         KernelId::Reference => reference::work(layer),
+        KernelId::Outer | KernelId::Dual => dense::work(layer),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer),
     }
 }

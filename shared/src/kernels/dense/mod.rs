@@ -1,0 +1,406 @@
+//! Dense layers on packed operands: convolution of any window, and pointwise.
+//!
+//! A group of output pixels at a time: the codes under their windows are expanded once (im2col in
+//! registers' layout), then every block of four output channels runs one inner loop over them,
+//! requantizes and stores. [`scheme`] has the packing, [`expand`] the expansion, [`tile`] the
+//! inner loops and their assembly twin in [`armv7em`].
+
+#[cfg(jaq_armv7em)]
+mod armv7em;
+mod count;
+mod expand;
+mod scheme;
+mod tile;
+
+#[cfg(jaq_armv7em)]
+use armv7em as isa;
+#[cfg(not(jaq_armv7em))]
+use tile as isa;
+
+use super::{Call, Work, requant};
+use crate::format::{Bits, LayerShape, Op, Requant};
+pub use count::WORK;
+use expand::Rows;
+use scheme::{BLOCK, Plan};
+pub use scheme::{Family, scheme};
+use tile::{Store, Tile};
+
+/// Whether the layer can run here: a convolution whose blocks of outputs end within a pixel.
+pub fn supports(layer: &LayerShape) -> bool {
+    let blocks = usize::from(layer.output.c).div_ceil(BLOCK);
+    let block = BLOCK * layer.bits.output.storage() as usize / 8;
+    matches!(layer.op, Op::Conv(_)) && blocks * block <= layer.output_format().pixel_bytes()
+}
+
+/// The family that the layer's widths ask for.
+pub const fn family(layer: &LayerShape) -> Family {
+    scheme(layer.bits.weight, layer.bits.input).family
+}
+
+fn store(requant: Requant, output: Bits) -> Store {
+    match (requant, output) {
+        (Requant::Narrow, Bits::B2 | Bits::B3 | Bits::B4) => Store::Narrow(output),
+        (Requant::Wide, Bits::B8) => Store::Wide,
+        _ => Store::Raw,
+    }
+}
+
+/// Parts of the scratch in words, in order.
+struct Parts {
+    starts: usize,
+    expanded: usize,
+    padding: usize,
+    tables: usize,
+    spare: usize,
+}
+
+impl Parts {
+    fn new(layer: &LayerShape, plan: &Plan) -> Parts {
+        let group = plan.scheme.group();
+        // A block of accumulators in full, or a group's output pixels.
+        let raw = group * BLOCK;
+        Parts {
+            starts: plan.start_words(),
+            expanded: plan.expanded_words(),
+            padding: layer.input_format().pixel_bytes().div_ceil(4),
+            tables: 2 * BLOCK,
+            spare: raw.max((group * layer.output_format().pixel_bytes()).div_ceil(4)),
+        }
+    }
+
+    const fn words(&self) -> usize {
+        self.starts + self.expanded + self.padding + self.tables + self.spare
+    }
+}
+
+/// Scratch of a layer in bytes.
+pub fn scratch_bytes(layer: &LayerShape) -> usize {
+    4 * Parts::new(layer, &Plan::new(layer)).words()
+}
+
+/// Packed weights of a layer in bytes.
+pub fn packed_weight_bytes(layer: &LayerShape) -> usize {
+    let plan = Plan::new(layer);
+    plan.blocks * plan.block_bytes()
+}
+
+/// Lays the weights out block by block, position by position ([`scheme`] has the fields).
+pub fn pack_weights(layer: &LayerShape, weights: &[i8], out: &mut [u8]) {
+    let plan = Plan::new(layer);
+    let scheme = plan.scheme;
+    let channels = usize::from(layer.input.c);
+    let code = |oc: usize, position: usize| -> i32 {
+        let (tap, c) = (position / plan.tap, position % plan.tap);
+        if c >= channels || tap >= layer.op.window().taps() {
+            return 0;
+        }
+        let index = oc * layer.reduction() + tap * channels + c;
+        weights.get(index).copied().map_or(0, i32::from)
+    };
+    out.fill(0);
+    for (block, bytes) in out.chunks_exact_mut(plan.block_bytes().max(1)).enumerate() {
+        for position in 0..plan.reduction() {
+            for lane in 0..BLOCK {
+                let value = code(block * BLOCK + lane, position);
+                let (bit, field) = match scheme.family {
+                    // Channels in the order 1, 0, 3, 2: rotated by one field, 0 comes lowest and
+                    // 1 highest.
+                    Family::Outer => (
+                        (position * BLOCK + (lane ^ 1)) * scheme.stored as usize,
+                        value + scheme.offset as i32,
+                    ),
+                    Family::Dual => {
+                        let half = plan.block_bytes() / 2 * (lane / 2);
+                        let (four, at) = (position / 4, position % 4);
+                        // Bytes of a word: channel 0 and 1 of the lower position, then the upper.
+                        let byte = (at / 2) * 2 + lane % 2;
+                        if scheme.stored == 4 {
+                            let (shift, value) = if at % 2 == 0 {
+                                (4, value)
+                            } else {
+                                (0, value + scheme.offset as i32)
+                            };
+                            ((half + four * 4 + byte) * 8 + shift, value)
+                        } else {
+                            ((half + four * 8 + at % 2 * 4 + byte) * 8, value)
+                        }
+                    }
+                };
+                let mask = (1u32 << scheme.stored) - 1;
+                if let Some(byte) = bytes.get_mut(bit / 8) {
+                    *byte |= ((field as u32 & mask) << (bit % 8)) as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Folds the lift of the fields into the biases and pre-multiplies scales; the zero point is
+/// already in the biases.
+pub fn prepare(layer: &LayerShape, requant: Requant, multipliers: &mut [i32], biases: &mut [i32]) {
+    let plan = Plan::new(layer);
+    let lift = plan.lift(layer.bits.input).wrapping_mul(plan.chunks as u32) as i32;
+    let store = store(requant, layer.bits.output);
+    for (m, b) in multipliers.iter_mut().zip(biases) {
+        *b = b.wrapping_sub(match requant {
+            Requant::Narrow => lift.wrapping_mul(*m),
+            Requant::Wide | Requant::General { .. } => lift,
+        });
+        if store == Store::Wide {
+            *m <<= requant::WIDE_UPPER;
+        }
+    }
+}
+
+/// Runs the layer.
+pub fn run(call: Call<'_>) {
+    let layer = call.layer;
+    let plan = Plan::new(layer);
+    let parts = Parts::new(layer, &plan);
+    let pixel_bytes = layer.output_format().pixel_bytes();
+    let group = plan.scheme.group();
+
+    let scratch = call.scratch;
+    let Some((starts, scratch)) = scratch.split_at_mut_checked(parts.starts) else { return };
+    let Some((expanded, scratch)) = scratch.split_at_mut_checked(parts.expanded) else { return };
+    let Some((padding, scratch)) = scratch.split_at_mut_checked(parts.padding) else { return };
+    let Some((tables, spare)) = scratch.split_at_mut_checked(parts.tables) else { return };
+    let spare: &mut [u8] = bytemuck::cast_slice_mut(spare);
+
+    expanded.fill(0);
+    padding.fill(every_code(layer.bits.input, call.input_zero_point));
+    let whole = call.multipliers.len() / BLOCK * BLOCK;
+    let (Some((m, m_tail)), Some((b, b_tail))) =
+        (call.multipliers.split_at_checked(whole), call.biases.split_at_checked(whole))
+    else {
+        return;
+    };
+    // The last, partial block of channels has tables of its own, ended by zeros.
+    let tables: &mut [i32] = bytemuck::cast_slice_mut(tables);
+    tables.fill(0);
+    for (slot, value) in tables.iter_mut().zip(m_tail) {
+        *slot = *value;
+    }
+    for (slot, value) in tables.iter_mut().skip(BLOCK).zip(b_tail) {
+        *slot = *value;
+    }
+    let tail = tables.split_at_checked(BLOCK).filter(|_| !m_tail.is_empty());
+    let blocks = Blocks {
+        plan: &plan,
+        output: layer.bits.output,
+        requant: call.requant,
+        store: store(call.requant, layer.bits.output),
+        weights: call.weights,
+        whole: (m, b),
+        tail,
+        pixel_bytes,
+    };
+    let written = plan.blocks * output_block_bytes(layer.bits.output);
+
+    let gather = Gather::new(layer, call.input, bytemuck::cast_slice(padding));
+    let pixels = layer.output.pixels();
+    let lift = plan.lift(layer.bits.input);
+    for (index, output) in call.output.chunks_mut((group * pixel_bytes).max(1)).enumerate() {
+        let first = index * group;
+        gather.expand(&plan, first, expanded);
+        expand::starts(plan.scheme, lift, expanded, plan.chunk, starts);
+        let present = group.min(pixels.saturating_sub(first));
+        if blocks.store == Store::Raw {
+            blocks.run_raw(starts, expanded, spare, present, output);
+        } else if present == group {
+            blocks.run(starts, expanded, output);
+        } else {
+            blocks.run(starts, expanded, spare);
+            for (to, from) in output.iter_mut().zip(&*spare) {
+                *to = *from;
+            }
+        }
+        // What the blocks leave of a pixel is filler.
+        if written < pixel_bytes {
+            for pixel in output.chunks_mut(pixel_bytes) {
+                pixel.iter_mut().skip(written).for_each(|byte| *byte = 0);
+            }
+        }
+    }
+}
+
+/// A word of equal codes.
+fn every_code(bits: Bits, code: u8) -> u32 {
+    u32::from(code).wrapping_mul(match bits {
+        Bits::B2 => 0x5555_5555,
+        Bits::B3 | Bits::B4 => 0x1111_1111,
+        Bits::B8 => 0x0101_0101,
+    })
+}
+
+/// Bytes of one pixel's block of packed outputs.
+const fn output_block_bytes(output: Bits) -> usize {
+    BLOCK * output.storage() as usize / 8
+}
+
+/// All blocks of output channels of the layer, run on one pixel group at a time.
+struct Blocks<'a> {
+    plan: &'a Plan,
+    output: Bits,
+    requant: Requant,
+    store: Store,
+    weights: &'a [u8],
+    /// Tables of the whole blocks.
+    whole: (&'a [i32], &'a [i32]),
+    /// Tables of the last, partial block.
+    tail: Option<(&'a [i32], &'a [i32])>,
+    pixel_bytes: usize,
+}
+
+impl Blocks<'_> {
+    fn run(&self, starts: &[u32], expanded: &[u32], output: &mut [u8]) {
+        let (plan, store, pixel_bytes) = (self.plan, self.store, self.pixel_bytes);
+        let whole = self.whole.0.len() / BLOCK;
+        let (multipliers, biases) = self.whole;
+        let weights = self.weights;
+        if whole > 0 {
+            let output = &mut *output;
+            isa::run(Tile {
+                plan,
+                starts,
+                expanded,
+                weights,
+                multipliers,
+                biases,
+                store,
+                output,
+                pixel_bytes,
+            });
+        }
+        if let Some((multipliers, biases)) = self.tail {
+            let weights = weights.get(whole * plan.block_bytes()..).unwrap_or_default();
+            let output = output.get_mut(whole * store.block_bytes()..).unwrap_or_default();
+            isa::run(Tile {
+                plan,
+                starts,
+                expanded,
+                weights,
+                multipliers,
+                biases,
+                store,
+                output,
+                pixel_bytes,
+            });
+        }
+    }
+
+    /// Requantizes in Rust where no packed store has the rule.
+    fn run_raw(
+        &self,
+        starts: &[u32],
+        expanded: &[u32],
+        spare: &mut [u8],
+        present: usize,
+        output: &mut [u8],
+    ) {
+        let size = output_block_bytes(self.output);
+        let tables = self.whole.0.chunks(BLOCK).zip(self.whole.1.chunks(BLOCK)).chain(self.tail);
+        let weights = self.weights.chunks_exact(self.plan.block_bytes().max(1));
+        for (block, ((multipliers, biases), weights)) in tables.zip(weights).enumerate() {
+            isa::run(Tile {
+                plan: self.plan,
+                starts,
+                expanded,
+                weights,
+                multipliers,
+                biases,
+                store: Store::Raw,
+                output: &mut *spare,
+                pixel_bytes: Store::Raw.block_bytes(),
+            });
+            let accumulators: &[[i32; BLOCK]] = bytemuck::cast_slice(
+                spare.get(..present * Store::Raw.block_bytes()).unwrap_or_default(),
+            );
+            for (pixel, acc) in output.chunks_mut(self.pixel_bytes).zip(accumulators) {
+                let mut packed = 0;
+                for (lane, ((&acc, &m), &b)) in acc.iter().zip(multipliers).zip(biases).enumerate()
+                {
+                    let code = requant::requantize(self.requant, acc, m, b, self.output);
+                    packed |= code << (lane as u32 * self.output.storage());
+                }
+                for (to, from) in
+                    pixel.iter_mut().skip(block * size).zip(packed.to_le_bytes()).take(size)
+                {
+                    *to = from;
+                }
+            }
+        }
+    }
+}
+
+/// Finds the codes under the windows of a pixel group.
+struct Gather<'a> {
+    layer: &'a LayerShape,
+    input: &'a [u8],
+    /// A pixel of zero points.
+    padding: &'a [u8],
+    pixel_bytes: usize,
+}
+
+impl<'a> Gather<'a> {
+    fn new(layer: &'a LayerShape, input: &'a [u8], padding: &'a [u8]) -> Self {
+        let pixel_bytes = layer.input_format().pixel_bytes();
+        let padding = padding.get(..pixel_bytes).unwrap_or_default();
+        Gather { layer, input, padding, pixel_bytes }
+    }
+
+    /// Expands all taps of the group that starts at output pixel `first`.
+    fn expand(&self, plan: &Plan, first: usize, out: &mut [u32]) {
+        let (scheme, input) = (plan.scheme, self.layer.bits.input);
+        let group = scheme.group();
+        let mut rows: Rows<'_> = [&[]; 6];
+        if self.layer.op.is_pointwise() {
+            for (i, row) in rows.iter_mut().take(group).enumerate() {
+                *row = self.pixel(first + i);
+            }
+            expand::expand(scheme, input, &rows, out.get_mut(..2 * plan.tap).unwrap_or_default());
+            return;
+        }
+        let window = self.layer.op.window();
+        let (h, w) = (i32::from(self.layer.input.h), i32::from(self.layer.input.w));
+        let width = usize::from(self.layer.output.w).max(1);
+        // Input position of every pixel's first tap.
+        let mut origins = [(0i32, 0i32); 6];
+        for (i, origin) in origins.iter_mut().take(group).enumerate() {
+            let (oy, ox) = ((first + i) / width, (first + i) % width);
+            let stride = i32::from(window.stride);
+            *origin = (
+                oy as i32 * stride - i32::from(window.pads.top),
+                ox as i32 * stride - i32::from(window.pads.left),
+            );
+        }
+        let mut taps = out.chunks_exact_mut((2 * plan.tap).max(1));
+        for ky in 0..i32::from(window.kh) {
+            for kx in 0..i32::from(window.kw) {
+                for (row, &(y, x)) in rows.iter_mut().zip(&origins).take(group) {
+                    let (y, x) = (y + ky, x + kx);
+                    *row = if (0..h).contains(&y) && (0..w).contains(&x) {
+                        self.pixel((y * w + x) as usize)
+                    } else {
+                        self.padding
+                    };
+                }
+                if let Some(out) = taps.next() {
+                    expand::expand(scheme, input, &rows, out);
+                }
+            }
+        }
+    }
+
+    /// A pixel's codes; none beyond the input.
+    fn pixel(&self, index: usize) -> &'a [u8] {
+        let start = index * self.pixel_bytes;
+        self.input.get(start..start + self.pixel_bytes).unwrap_or_default()
+    }
+}
+
+/// Counts of [`run`].
+pub fn work(layer: &LayerShape) -> Work {
+    let requant = if layer.bits.output == Bits::B8 { Requant::Wide } else { Requant::Narrow };
+    count::work(layer, &Plan::new(layer), store(requant, layer.bits.output))
+}

@@ -29,6 +29,7 @@
 
 mod codes;
 mod dense;
+mod depthwise;
 mod elementwise;
 mod geometry;
 mod reference;
@@ -48,6 +49,8 @@ pub enum KernelId {
     Outer,
     /// Convolution on pairs of 16-bit operands.
     Dual,
+    /// Depthwise convolution by planes.
+    Depthwise,
     /// Residual sum.
     Add,
     /// Average pooling.
@@ -58,10 +61,11 @@ pub enum KernelId {
 
 impl KernelId {
     /// Every kernel.
-    pub const ALL: [KernelId; 6] = [
+    pub const ALL: [KernelId; 7] = [
         KernelId::Reference,
         KernelId::Outer,
         KernelId::Dual,
+        KernelId::Depthwise,
         KernelId::Add,
         KernelId::AvgPool,
         KernelId::MaxPool,
@@ -73,6 +77,7 @@ impl KernelId {
             KernelId::Reference => "reference",
             KernelId::Outer => "outer",
             KernelId::Dual => "dual",
+            KernelId::Depthwise => "depthwise",
             KernelId::Add => "add",
             KernelId::AvgPool => "avgpool",
             KernelId::MaxPool => "maxpool",
@@ -86,6 +91,7 @@ impl KernelId {
             KernelId::Reference => 1,
             KernelId::Outer => 1,
             KernelId::Dual => 1,
+            KernelId::Depthwise => 1,
             KernelId::Add => 1,
             KernelId::AvgPool => 1,
             KernelId::MaxPool => 1,
@@ -152,13 +158,15 @@ pub fn candidates(
         Family::Outer => KernelId::Outer,
         Family::Dual => KernelId::Dual,
     });
-    [dense, Some(general)].into_iter().flatten()
+    let depthwise = depthwise::supports(layer).then_some(KernelId::Depthwise);
+    [dense, depthwise, Some(general)].into_iter().flatten()
 }
 
 /// Working memory of `kernel` on `layer` in bytes, a multiple of 4.
 pub fn scratch_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
     match kernel {
         KernelId::Outer | KernelId::Dual => dense::scratch_bytes(layer),
+        KernelId::Depthwise => depthwise::scratch_bytes(layer),
         KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
     }
 }
@@ -166,7 +174,9 @@ pub fn scratch_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
 /// Size of the packed weights in bytes, a multiple of 4.
 pub fn packed_weight_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
     match kernel {
-        KernelId::Reference => codes::stream_bytes(layer.weights(), layer.bits.weight),
+        KernelId::Reference | KernelId::Depthwise => {
+            codes::stream_bytes(layer.weights(), layer.bits.weight)
+        }
         KernelId::Outer | KernelId::Dual => dense::packed_weight_bytes(layer),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
     }
@@ -187,7 +197,9 @@ pub fn table_lengths(layer: &LayerShape) -> (usize, usize) {
 /// [`packed_weight_bytes`] long.
 pub fn pack_weights(kernel: KernelId, layer: &LayerShape, weights: &[i8], out: &mut [u8]) {
     match kernel {
-        KernelId::Reference => codes::write_stream(layer.bits.weight, weights, out),
+        KernelId::Reference | KernelId::Depthwise => {
+            codes::write_stream(layer.bits.weight, weights, out);
+        }
         KernelId::Outer | KernelId::Dual => dense::pack_weights(layer, weights, out),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
     }
@@ -216,8 +228,10 @@ pub fn prepare(
             Requant::Wide | Requant::General { .. } => offset,
         });
     }
-    if matches!(kernel, KernelId::Outer | KernelId::Dual) {
-        dense::prepare(layer, requant, multipliers, biases);
+    match kernel {
+        KernelId::Outer | KernelId::Dual => dense::prepare(layer, requant, multipliers, biases),
+        KernelId::Depthwise => depthwise::prepare(layer, requant, multipliers),
+        KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
     }
 }
 
@@ -226,6 +240,7 @@ pub fn run(kernel: KernelId, call: Call<'_>) {
     match kernel {
         KernelId::Reference => reference::run(call),
         KernelId::Outer | KernelId::Dual => dense::run(call),
+        KernelId::Depthwise => depthwise::run(call),
         KernelId::Add => elementwise::add(call),
         KernelId::AvgPool => elementwise::average_pool(call),
         KernelId::MaxPool => elementwise::max_pool(call),
@@ -262,6 +277,7 @@ pub fn work_names(kernel: KernelId) -> [&'static str; WORK_COUNTS] {
     let parts: &[&'static str] = match kernel {
         KernelId::Reference => &reference::WORK,
         KernelId::Outer | KernelId::Dual => &dense::WORK,
+        KernelId::Depthwise => &depthwise::WORK,
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => &elementwise::WORK,
     };
     let mut names = [""; WORK_COUNTS];
@@ -277,6 +293,7 @@ pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
     match kernel {
         KernelId::Reference => reference::work(layer),
         KernelId::Outer | KernelId::Dual => dense::work(layer),
+        KernelId::Depthwise => depthwise::work(layer),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer),
     }
 }

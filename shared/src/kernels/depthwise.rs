@@ -4,13 +4,17 @@
 //! The last `kh` input rows of the four channels lie in a ring, padding included, so that the
 //! inner loops know no borders. Weights are the canonical stream, as in [`super::reference`].
 
+#[cfg(jaq_armv7em)]
+use super::armv7em as isa;
 use super::codes;
+#[cfg(not(jaq_armv7em))]
+use super::portable as isa;
 use super::requant::{self, requantize};
 use super::{Call, Work};
 use crate::format::{Bits, LayerShape, Op, Requant};
 
 /// Channels worked on together: what a byte (2 bits), half-word (4) or word (8) holds.
-const LANES: usize = 4;
+pub const LANES: usize = 4;
 
 /// Largest window; larger ones go the general path.
 const MOST_TAPS: usize = 64;
@@ -59,21 +63,52 @@ fn is_wide(requant: Requant, output: Bits) -> bool {
     requant == Requant::Wide && output == Bits::B8
 }
 
+/// How the outputs of one channel are requantized.
+pub struct Finish {
+    /// Stored multiplier.
+    pub multiplier: i32,
+    /// Stored bias.
+    pub bias: i32,
+    requant: Requant,
+    output: Bits,
+}
+
+impl Finish {
+    /// The code of an accumulator.
+    #[inline(always)]
+    pub fn code(&self, acc: i32) -> u8 {
+        let (m, b) = (self.multiplier, self.bias);
+        (if is_wide(self.requant, self.output) {
+            requant::wide_upper(acc, m, b, self.output)
+        } else {
+            requantize(self.requant, acc, m, b, self.output)
+        }) as u8
+    }
+
+    /// The rule as the assembly knows it: narrow to some width, or wide.
+    #[cfg_attr(not(jaq_armv7em), allow(dead_code))]
+    pub fn rule(&self) -> Option<Option<Bits>> {
+        match (self.requant, self.output) {
+            (Requant::Narrow, Bits::B2 | Bits::B3 | Bits::B4) => Some(Some(self.output)),
+            (Requant::Wide, Bits::B8) => Some(None),
+            _ => None,
+        }
+    }
+}
+
 /// Runs the layer.
 pub fn run(call: Call<'_>) {
     let Call { layer, scratch, output, .. } = call;
     let plan = Plan::new(layer);
     let window = layer.op.window();
+    let plane = plan.row * plan.ring;
     let scratch: &mut [u8] = bytemuck::cast_slice_mut(scratch);
-    let Some((planes, out)) = scratch.split_at_mut_checked(LANES * plan.row * plan.ring) else {
-        return;
-    };
-    let taps = window.taps();
-    let bits = layer.bits;
+    let Some((planes, out)) = scratch.split_at_mut_checked(LANES * plane) else { return };
+    let (taps, stride, bits) = (window.taps(), usize::from(window.stride), layer.bits);
+    let (in_width, out_width) = (usize::from(layer.input.w), usize::from(layer.output.w));
     let (in_pixel, out_pixel) =
         (layer.input_format().pixel_bytes(), layer.output_format().pixel_bytes());
-    let (in_block, out_block) =
-        (LANES * bits.input.storage() as usize / 8, LANES * bits.output.storage() as usize / 8);
+    let piece = |bits: Bits| LANES * bits.storage() as usize / 8;
     let tables = call.multipliers.chunks(LANES).zip(call.biases.chunks(LANES));
     for (block, (m, b)) in tables.enumerate() {
         let mut weights = [[0i32; MOST_TAPS]; LANES];
@@ -84,126 +119,76 @@ pub fn run(call: Call<'_>) {
             }
         }
         planes.fill(call.input_zero_point);
+        out.fill(0);
         // Rows of the padded input that are in the ring so far.
         let mut loaded = 0;
         for oy in 0..usize::from(layer.output.h) {
-            let top = oy * usize::from(window.stride);
+            let top = oy * stride;
             loaded = loaded.max(top);
             while loaded < top + plan.ring {
-                let slot = loaded % plan.ring;
+                let first = loaded % plan.ring * plan.row + usize::from(window.pads.left);
+                let rows = planes.get_mut(first..).unwrap_or_default();
                 let y = loaded.wrapping_sub(usize::from(window.pads.top));
-                let lanes = planes.chunks_exact_mut(plan.row * plan.ring);
-                let mut rows = lanes
-                    .map(|plane| plane.chunks_exact_mut(plan.row).nth(slot).unwrap_or_default());
-                let rows: [&mut [u8]; LANES] =
-                    core::array::from_fn(|_| rows.next().unwrap_or_default());
                 if y < usize::from(layer.input.h) {
-                    let width = usize::from(layer.input.w);
-                    let pixels =
-                        call.input.chunks_exact(in_pixel.max(1)).skip(y * width).take(width);
-                    let pieces = pixels.map(|pixel| {
-                        let end = (block * in_block + in_block).min(pixel.len());
-                        pixel.get(block * in_block..end).unwrap_or_default()
-                    });
-                    spread(bits.input, pieces, rows, usize::from(window.pads.left));
+                    let pixels = call.input.get(y * in_width * in_pixel..).unwrap_or_default();
+                    let offset = block * piece(bits.input);
+                    isa::spread(bits.input, pixels, in_pixel, offset, in_width, rows, plane);
                 } else {
-                    rows.into_iter().for_each(|row| row.fill(call.input_zero_point));
+                    for row in rows.chunks_mut(plane) {
+                        row.iter_mut().take(in_width).for_each(|at| *at = call.input_zero_point);
+                    }
                 }
                 loaded += 1;
             }
-            let lanes =
-                planes.chunks_exact(plan.row * plan.ring).zip(out.chunks_exact_mut(plan.out));
+            let lanes = planes.chunks_exact(plane).zip(out.chunks_exact_mut(plan.out));
             for (((plane, out), (&m, &b)), weights) in lanes.zip(m.iter().zip(b)).zip(&weights) {
                 let row = |ky: usize| {
                     let slot = (top + ky) % plan.ring;
                     plane.get(slot * plan.row..(slot + 1) * plan.row).unwrap_or_default()
                 };
-                let out = out.get_mut(..usize::from(layer.output.w)).unwrap_or_default();
-                let stride = usize::from(window.stride);
-                let finish = |acc: i32| -> u8 {
-                    let code = if is_wide(call.requant, bits.output) {
-                        requant::wide_upper(acc, m, b, bits.output)
-                    } else {
-                        requantize(call.requant, acc, m, b, bits.output)
-                    };
-                    code as u8
-                };
-                match (window.kh, window.kw) {
-                    (3, 3) => {
-                        convolve::<3>(core::array::from_fn(row), weights, stride, out, finish)
+                let finish =
+                    Finish { multiplier: m, bias: b, requant: call.requant, output: bits.output };
+                match (window.kh, window.kw, weights.first_chunk()) {
+                    (3, 3, Some(weights)) => {
+                        isa::row3(
+                            [row(0), row(1), row(2)],
+                            weights,
+                            stride,
+                            out,
+                            out_width,
+                            &finish,
+                        );
                     }
-                    (5, 5) => {
-                        convolve::<5>(core::array::from_fn(row), weights, stride, out, finish)
+                    (5, 5, _) => {
+                        let rows = core::array::from_fn(row);
+                        convolve::<5>(rows, weights, stride, out, out_width, &finish);
                     }
-                    (_, kw) => {
-                        for (x, out) in out.iter_mut().enumerate() {
+                    _ => {
+                        let weights = weights.chunks(window.kw.into());
+                        for (x, out) in out.iter_mut().take(out_width).enumerate() {
                             let mut acc = 0i32;
-                            for (ky, weights) in
-                                weights.chunks(kw.into()).take(plan.ring).enumerate()
-                            {
+                            for (ky, weights) in weights.clone().take(plan.ring).enumerate() {
                                 let codes = row(ky).iter().skip(x * stride);
                                 for (&code, &weight) in codes.zip(weights) {
                                     acc = acc.wrapping_add(i32::from(code) * weight);
                                 }
                             }
-                            *out = finish(acc);
+                            *out = finish.code(acc);
                         }
                     }
                 }
             }
-            let width = usize::from(layer.output.w);
-            let pixels = output.chunks_exact_mut(out_pixel.max(1)).skip(oy * width).take(width);
-            let lanes: [&[u8]; LANES] = {
-                let mut lanes = out.chunks_exact(plan.out);
-                core::array::from_fn(|_| lanes.next().unwrap_or_default())
-            };
-            let storage = bits.output.storage();
-            // Lanes beyond the channels hold what an earlier block left.
-            let used = (1u64 << (m.len() as u32 * storage)) - 1;
-            for (x, pixel) in pixels.enumerate() {
-                let code = |lane: usize| u32::from(lanes[lane].get(x).copied().unwrap_or(0));
-                let packed = code(0)
-                    | code(1) << storage
-                    | code(2) << (2 * storage)
-                    | code(3) << (3 * storage);
-                let bytes = (packed & used as u32).to_le_bytes();
-                for (to, from) in
-                    pixel.iter_mut().skip(block * out_block).zip(bytes).take(out_block)
-                {
-                    *to = from;
-                }
-            }
+            let pixels = output.get_mut(oy * out_width * out_pixel..).unwrap_or_default();
+            let offset = block * piece(bits.output);
+            isa::pack(bits.output, out, plan.out, out_width, pixels, out_pixel, offset);
         }
     }
     // Filler behind the last block.
-    let written = call.multipliers.len().div_ceil(LANES) * out_block;
+    let written = call.multipliers.len().div_ceil(LANES) * piece(bits.output);
     if written < out_pixel {
         for pixel in output.chunks_exact_mut(out_pixel) {
             pixel.iter_mut().skip(written).for_each(|byte| *byte = 0);
         }
-    }
-}
-
-/// Spreads the codes of one row's pixels to the four lanes' rows, from position `left` on.
-#[inline(always)]
-fn spread<'p>(
-    bits: Bits,
-    pieces: impl Iterator<Item = &'p [u8]>,
-    rows: [&mut [u8]; LANES],
-    left: usize,
-) {
-    let [r0, r1, r2, r3] = rows.map(|row| row.get_mut(left..).unwrap_or_default());
-    let targets = r0.iter_mut().zip(r1).zip(r2).zip(r3);
-    for (piece, (((t0, t1), t2), t3)) in pieces.zip(targets) {
-        let at = |i: usize| piece.get(i).copied().unwrap_or(0);
-        (*t0, *t1, *t2, *t3) = match bits {
-            Bits::B2 => {
-                let byte = at(0);
-                (byte & 3, byte >> 2 & 3, byte >> 4 & 3, byte >> 6)
-            }
-            Bits::B3 | Bits::B4 => (at(0) & 15, at(0) >> 4, at(1) & 15, at(1) >> 4),
-            Bits::B8 => (at(0), at(1), at(2), at(3)),
-        };
     }
 }
 
@@ -214,9 +199,10 @@ fn convolve<const K: usize>(
     weights: &[i32; MOST_TAPS],
     stride: usize,
     out: &mut [u8],
-    finish: impl Fn(i32) -> u8,
+    count: usize,
+    finish: &Finish,
 ) {
-    for (x, out) in out.iter_mut().enumerate() {
+    for (x, out) in out.iter_mut().take(count).enumerate() {
         let mut acc = 0i32;
         for (row, weights) in rows.iter().zip(weights.chunks_exact(K)) {
             let Some(codes) = row.get(x * stride..x * stride + K) else { return };
@@ -224,7 +210,7 @@ fn convolve<const K: usize>(
                 acc = acc.wrapping_add(i32::from(code) * weight);
             }
         }
-        *out = finish(acc);
+        *out = finish.code(acc);
     }
 }
 

@@ -27,11 +27,14 @@
 //! same packing runs, with the same result. [`candidates`] checks every bound that the kernel
 //! relies on. Must not know: schedules, arenas, files, boards.
 
+#[cfg(jaq_armv7em)]
+mod armv7em;
 mod codes;
 mod dense;
 mod depthwise;
 mod elementwise;
 mod geometry;
+mod portable;
 mod reference;
 pub mod requant;
 
@@ -91,7 +94,7 @@ impl KernelId {
             KernelId::Reference => 1,
             KernelId::Outer => 1,
             KernelId::Dual => 1,
-            KernelId::Depthwise => 1,
+            KernelId::Depthwise => 2,
             KernelId::Add => 1,
             KernelId::AvgPool => 1,
             KernelId::MaxPool => 1,

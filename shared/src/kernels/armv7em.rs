@@ -1,0 +1,437 @@
+//! Row routines of depthwise and linear layers for Armv7E-M with DSP instructions and
+//! single-precision registers, in assembly; [`super::portable`] is their twin.
+
+use core::arch::global_asm;
+
+use super::depthwise::{Finish, LANES};
+use super::portable;
+use crate::format::Bits;
+
+/// Arguments of the 3 x 3 row routines, in the order the assembly loads them.
+#[repr(C)]
+struct Row3 {
+    rows: [*const u8; 3],
+    out: *mut u8,
+    /// Weights 0 and 2 of every row as halves.
+    sides: [u32; 3],
+    /// Weight 1 of rows 0 and 1 as halves, and of row 2.
+    middles: [u32; 2],
+    bias: i32,
+    multiplier: i32,
+    /// Where `out` ends.
+    end: *mut u8,
+}
+
+unsafe extern "C" {
+    fn jaq_v7em_row3_narrow2(row: *const Row3);
+    fn jaq_v7em_row3_narrow3(row: *const Row3);
+    fn jaq_v7em_row3_narrow4(row: *const Row3);
+    fn jaq_v7em_row3_wide(row: *const Row3);
+    fn jaq_v7em_row3s2_narrow2(row: *const Row3);
+    fn jaq_v7em_row3s2_narrow3(row: *const Row3);
+    fn jaq_v7em_row3s2_narrow4(row: *const Row3);
+    fn jaq_v7em_row3s2_wide(row: *const Row3);
+    fn jaq_v7em_spread_2(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
+    fn jaq_v7em_spread_4(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
+    fn jaq_v7em_spread_8(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
+    fn jaq_v7em_pack_2(from: *const u8, plane: usize, fours: usize, to: *mut u8, step: usize);
+    fn jaq_v7em_pack_4(from: *const u8, plane: usize, fours: usize, to: *mut u8, step: usize);
+    fn jaq_v7em_pack_8(from: *const u8, plane: usize, fours: usize, to: *mut u8, step: usize);
+}
+
+/// [`portable::row3`]; writes the outputs in fours, so `out` may be that much longer.
+pub fn row3(
+    rows: [&[u8]; 3],
+    weights: &[i32; 9],
+    stride: usize,
+    out: &mut [u8],
+    count: usize,
+    finish: &Finish,
+) {
+    let outputs = count.next_multiple_of(4);
+    let read = outputs * stride + 4;
+    let (multiplier, bias) = (finish.multiplier, finish.bias);
+    let routine = match (finish.rule(), stride) {
+        (Some(None), 1) => jaq_v7em_row3_wide,
+        (Some(None), 2) => jaq_v7em_row3s2_wide,
+        (Some(Some(Bits::B2)), 1) => jaq_v7em_row3_narrow2,
+        (Some(Some(Bits::B2)), 2) => jaq_v7em_row3s2_narrow2,
+        (Some(Some(Bits::B3)), 1) => jaq_v7em_row3_narrow3,
+        (Some(Some(Bits::B3)), 2) => jaq_v7em_row3s2_narrow3,
+        (Some(Some(_)), 1) => jaq_v7em_row3_narrow4,
+        (Some(Some(_)), 2) => jaq_v7em_row3s2_narrow4,
+        _ => return portable::row3(rows, weights, stride, out, count, finish),
+    };
+    if count == 0 || out.len() < outputs || rows.iter().any(|row| row.len() < read) {
+        return portable::row3(rows, weights, stride, out, count, finish);
+    }
+    let halves = |low: i32, high: i32| (low & 0xffff) as u32 | (high as u32) << 16;
+    let out = out.as_mut_ptr_range();
+    let arguments = Row3 {
+        rows: rows.map(<[u8]>::as_ptr),
+        out: out.start,
+        sides: [
+            halves(weights[0], weights[2]),
+            halves(weights[3], weights[5]),
+            halves(weights[6], weights[8]),
+        ],
+        middles: [halves(weights[1], weights[4]), halves(weights[7], 0)],
+        bias,
+        multiplier,
+        end: out.start.wrapping_add(outputs),
+    };
+    // SAFETY: the routine reads `read` bytes of every row and writes `outputs` bytes, both
+    // checked above; it needs no alignment.
+    unsafe { routine(&arguments) }
+}
+
+/// [`portable::spread`] for four pixels at a time.
+pub fn spread(
+    bits: Bits,
+    pixels: &[u8],
+    step: usize,
+    offset: usize,
+    count: usize,
+    planes: &mut [u8],
+    plane: usize,
+) {
+    let piece = LANES * bits.storage() as usize / 8;
+    let fours = count / 4;
+    let whole = fours * 4;
+    let reads = whole == 0 || (whole - 1) * step + offset + piece <= pixels.len();
+    let writes = (LANES - 1) * plane + whole <= planes.len();
+    let done = if whole > 0 && offset + piece <= step && reads && writes {
+        let routine = match bits {
+            Bits::B2 => jaq_v7em_spread_2,
+            Bits::B3 | Bits::B4 => jaq_v7em_spread_4,
+            Bits::B8 => jaq_v7em_spread_8,
+        };
+        let from = pixels.as_ptr().wrapping_add(offset);
+        // SAFETY: `whole` pixels of `piece` bytes are read at `step`, `whole` bytes written to
+        // each of four planes, both checked above.
+        unsafe { routine(from, step, fours, planes.as_mut_ptr(), plane) };
+        whole
+    } else {
+        0
+    };
+    let pixels = pixels.get(done * step..).unwrap_or_default();
+    let planes = planes.get_mut(done..).unwrap_or_default();
+    portable::spread(bits, pixels, step, offset, count - done, planes, plane);
+}
+
+/// [`portable::pack`] for four pixels at a time.
+pub fn pack(
+    bits: Bits,
+    planes: &[u8],
+    plane: usize,
+    count: usize,
+    pixels: &mut [u8],
+    step: usize,
+    offset: usize,
+) {
+    let piece = LANES * bits.storage() as usize / 8;
+    let fours = count / 4;
+    let whole = fours * 4;
+    let reads = (LANES - 1) * plane + whole <= planes.len();
+    let writes = whole == 0 || (whole - 1) * step + offset + piece <= pixels.len();
+    let done = if whole > 0 && offset + piece <= step && reads && writes {
+        let routine = match bits {
+            Bits::B2 => jaq_v7em_pack_2,
+            Bits::B3 | Bits::B4 => jaq_v7em_pack_4,
+            Bits::B8 => jaq_v7em_pack_8,
+        };
+        let to = pixels.as_mut_ptr().wrapping_add(offset);
+        // SAFETY: `whole` bytes of each of four planes are read, `whole` pixels of `piece` bytes
+        // written at `step`, both checked above.
+        unsafe { routine(planes.as_ptr(), plane, fours, to, step) };
+        whole
+    } else {
+        0
+    };
+    let planes = planes.get(done..).unwrap_or_default();
+    let pixels = pixels.get_mut(done * step..).unwrap_or_default();
+    portable::pack(bits, planes, plane, count - done, pixels, step, offset);
+}
+
+global_asm!(
+    r#"
+    .syntax unified
+    .fpu fpv4-sp-d16
+    .thumb
+
+    .macro SECTION_ROUTINE name
+    .section .text.\name,"ax",%progbits
+    .p2align 2
+    .global \name
+    .type \name, %function
+    .thumb_func
+    \name:
+    .endm
+
+    @ 3 x 3 rows. r1-r3: input rows; r4-r6: side weights; r7, r8: middle weights; r9: bias;
+    @ r10, r11: two outputs; r12: out; r0, lr: codes. s0: multiplier, s1: end of out.
+    .macro ROW3_START
+    push {{r4-r11, lr}}
+    ldmia r0!, {{r1-r3, r12}}
+    ldmia r0!, {{r4-r9}}
+    ldrd r10, r11, [r0]
+    vmov s0, s1, r10, r11
+1:
+    .endm
+
+    .macro ROW3_TAPS row, sides, middle, low, high
+    ldr lr, [\row], #2
+    uxtb16 r0, lr
+    uxtb16 lr, lr, ror #8
+    smlad r10, r0, \sides, r10
+    smlad r11, lr, \sides, r11
+    \low r10, lr, \middle, r10
+    \high r11, r0, \middle, r11
+    .endm
+
+    .macro ROW3_FIRST wide
+    ldr lr, [r1], #2
+    uxtb16 r0, lr
+    uxtb16 lr, lr, ror #8
+    .if \wide
+    smlad r10, r0, r4, r9
+    smlad r11, lr, r4, r9
+    .else
+    smuad r10, r0, r4
+    smuad r11, lr, r4
+    .endif
+    smlabb r10, lr, r7, r10
+    smlatb r11, r0, r7, r11
+    .endm
+
+    .macro ROW3_FINISH bits, wide
+    vmov lr, s0
+    .if \wide
+    smmulr r10, r10, lr
+    smmulr r11, r11, lr
+    usat r10, #\bits, r10
+    usat r11, #\bits, r11
+    .else
+    mla r10, r10, lr, r9
+    mla r11, r11, lr, r9
+    usat r10, #\bits, r10, asr #18
+    usat r11, #\bits, r11, asr #18
+    .endif
+    orr r10, r10, r11, lsl #8
+    strh r10, [r12], #2
+    .endm
+
+    .macro ROW3_END
+    vmov lr, s1
+    cmp r12, lr
+    bne 1b
+    pop {{r4-r11, pc}}
+    .endm
+
+    .macro ROW3 bits, wide
+    ROW3_START
+    .rept 2
+    ROW3_FIRST \wide
+    ROW3_TAPS r2, r5, r7, smlabt, smlatt
+    ROW3_TAPS r3, r6, r8, smlabb, smlatb
+    ROW3_FINISH \bits, \wide
+    .endr
+    ROW3_END
+    .endm
+
+    @ Stride 2: two outputs, one after the other.
+    .macro ROW3S2_TAPS row, sides, middle, low, acc
+    ldr lr, [\row], #2
+    uxtb16 r0, lr
+    ubfx lr, lr, #8, #8
+    smlad \acc, r0, \sides, \acc
+    \low \acc, lr, \middle, \acc
+    .endm
+
+    .macro ROW3S2_OUTPUT acc, wide
+    ldr lr, [r1], #2
+    uxtb16 r0, lr
+    ubfx lr, lr, #8, #8
+    .if \wide
+    smlad \acc, r0, r4, r9
+    .else
+    smuad \acc, r0, r4
+    .endif
+    smlabb \acc, lr, r7, \acc
+    ROW3S2_TAPS r2, r5, r7, smlabt, \acc
+    ROW3S2_TAPS r3, r6, r8, smlabb, \acc
+    .endm
+
+    .macro ROW3S2 bits, wide
+    ROW3_START
+    .rept 2
+    ROW3S2_OUTPUT r10, \wide
+    ROW3S2_OUTPUT r11, \wide
+    ROW3_FINISH \bits, \wide
+    .endr
+    ROW3_END
+    .endm
+
+    SECTION_ROUTINE jaq_v7em_row3_narrow2
+    ROW3 2, 0
+    SECTION_ROUTINE jaq_v7em_row3_narrow3
+    ROW3 3, 0
+    SECTION_ROUTINE jaq_v7em_row3_narrow4
+    ROW3 4, 0
+    SECTION_ROUTINE jaq_v7em_row3_wide
+    ROW3 8, 1
+    SECTION_ROUTINE jaq_v7em_row3s2_narrow2
+    ROW3S2 2, 0
+    SECTION_ROUTINE jaq_v7em_row3s2_narrow3
+    ROW3S2 3, 0
+    SECTION_ROUTINE jaq_v7em_row3s2_narrow4
+    ROW3S2 4, 0
+    SECTION_ROUTINE jaq_v7em_row3s2_wide
+    ROW3S2 8, 1
+
+    @ From pixels to planes. r0: pixels, r1: step, r2: fours, r3: first plane, r4: plane, r5: three
+    @ planes, r6: mask, r7-r10: four pixels, then four planes.
+    .macro LOAD_PIXELS load
+    push {{r4-r11, lr}}
+    ldr r4, [sp, #36]
+    add r5, r4, r4, lsl #1
+1:
+    \load r7, [r0]
+    \load r8, [r0, r1]
+    add r0, r0, r1, lsl #1
+    \load r9, [r0]
+    \load r10, [r0, r1]
+    add r0, r0, r1, lsl #1
+    .endm
+
+    .macro STORE_PLANES
+    str r7, [r3]
+    str r8, [r3, r4]
+    str r9, [r3, r4, lsl #1]
+    str r10, [r3, r5]
+    adds r3, #4
+    subs r2, #1
+    bne 1b
+    pop {{r4-r11, pc}}
+    .endm
+
+    SECTION_ROUTINE jaq_v7em_spread_2
+    mov r12, #0x03030303
+    LOAD_PIXELS ldrb
+    orr r7, r7, r8, lsl #8
+    orr r7, r7, r9, lsl #16
+    orr r10, r7, r10, lsl #24
+    and r7, r12, r10
+    and r8, r12, r10, lsr #2
+    and r9, r12, r10, lsr #4
+    and r10, r12, r10, lsr #6
+    STORE_PLANES
+
+    SECTION_ROUTINE jaq_v7em_spread_4
+    mov r12, #0x0f0f0f0f
+    LOAD_PIXELS ldrh
+    orr r7, r7, r9, lsl #16
+    orr r8, r8, r10, lsl #16
+    uxtb16 r9, r7
+    uxtb16 r10, r8
+    orr r11, r9, r10, lsl #8
+    uxtb16 r9, r7, ror #8
+    uxtb16 r10, r8, ror #8
+    orr r10, r9, r10, lsl #8
+    and r7, r12, r11
+    and r8, r12, r11, lsr #4
+    and r9, r12, r10
+    and r10, r12, r10, lsr #4
+    STORE_PLANES
+
+    SECTION_ROUTINE jaq_v7em_spread_8
+    LOAD_PIXELS ldr
+    pkhbt r11, r7, r9, lsl #16
+    pkhbt r12, r8, r10, lsl #16
+    pkhtb r9, r9, r7, asr #16
+    pkhtb r10, r10, r8, asr #16
+    uxtb16 r7, r11
+    uxtb16 r8, r12
+    orr r7, r7, r8, lsl #8
+    uxtb16 r11, r11, ror #8
+    uxtb16 r12, r12, ror #8
+    orr r8, r11, r12, lsl #8
+    uxtb16 r11, r9, ror #8
+    uxtb16 r12, r10, ror #8
+    uxtb16 r9, r9
+    uxtb16 r10, r10
+    orr r9, r9, r10, lsl #8
+    orr r10, r11, r12, lsl #8
+    STORE_PLANES
+
+    @ From planes to pixels. r0: first plane, r1: plane, r2: fours, r3: pixels, r4: step.
+    .macro LOAD_PLANES
+    push {{r4-r11, lr}}
+    ldr r4, [sp, #36]
+    add r5, r1, r1, lsl #1
+1:
+    ldr r7, [r0]
+    ldr r8, [r0, r1]
+    ldr r9, [r0, r1, lsl #1]
+    ldr r10, [r0, r5]
+    adds r0, #4
+    .endm
+
+    .macro STORE_PIXELS store
+    \store r7, [r3]
+    \store r8, [r3, r4]
+    add r3, r3, r4, lsl #1
+    \store r9, [r3]
+    \store r10, [r3, r4]
+    add r3, r3, r4, lsl #1
+    subs r2, #1
+    bne 1b
+    pop {{r4-r11, pc}}
+    .endm
+
+    SECTION_ROUTINE jaq_v7em_pack_2
+    LOAD_PLANES
+    orr r7, r7, r8, lsl #2
+    orr r7, r7, r9, lsl #4
+    orr r7, r7, r10, lsl #6
+    lsrs r8, r7, #8
+    lsr r9, r7, #16
+    lsr r10, r7, #24
+    STORE_PIXELS strb
+
+    SECTION_ROUTINE jaq_v7em_pack_4
+    LOAD_PLANES
+    orr r7, r7, r8, lsl #4
+    orr r9, r9, r10, lsl #4
+    uxtb16 r8, r7, ror #8
+    uxtb16 r10, r9, ror #8
+    uxtb16 r7, r7
+    uxtb16 r9, r9
+    orr r8, r8, r10, lsl #8
+    orr r7, r7, r9, lsl #8
+    lsr r9, r7, #16
+    lsr r10, r8, #16
+    STORE_PIXELS strh
+
+    SECTION_ROUTINE jaq_v7em_pack_8
+    LOAD_PLANES
+    uxtb16 r11, r7, ror #8
+    uxtb16 r12, r8, ror #8
+    orr r11, r11, r12, lsl #8
+    uxtb16 r7, r7
+    uxtb16 r8, r8
+    orr r7, r7, r8, lsl #8
+    uxtb16 r8, r9, ror #8
+    uxtb16 r12, r10, ror #8
+    orr r12, r8, r12, lsl #8
+    uxtb16 r9, r9
+    uxtb16 r10, r10
+    orr r9, r9, r10, lsl #8
+    pkhbt r8, r11, r12, lsl #16
+    pkhtb r10, r12, r11, asr #16
+    pkhtb r6, r9, r7, asr #16
+    pkhbt r7, r7, r9, lsl #16
+    mov r9, r6
+    STORE_PIXELS str
+    "#
+);

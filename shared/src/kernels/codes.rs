@@ -86,6 +86,46 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// The first 1, 2 or 4 bytes as a word; three count as a word that ends in zero.
+#[inline(always)]
+pub fn small_word(bytes: &[u8]) -> u32 {
+    match *bytes {
+        [a, b, c, d, ..] => u32::from_le_bytes([a, b, c, d]),
+        [a, b, c] => u32::from_le_bytes([a, b, c, 0]),
+        [a, b] => u32::from(u16::from_le_bytes([a, b])),
+        [a] => u32::from(a),
+        [] => 0,
+    }
+}
+
+/// Writes the low bytes of `word` to all of `bytes`, at most four.
+#[inline(always)]
+pub fn put_small_word(word: u32, bytes: &mut [u8]) {
+    let [a, b, c, d] = word.to_le_bytes();
+    match bytes {
+        [p, q, r, s, ..] => (*p, *q, *r, *s) = (a, b, c, d),
+        [p, q, r] => (*p, *q, *r) = (a, b, c),
+        [p, q] => (*p, *q) = (a, b),
+        [p] => *p = a,
+        [] => {}
+    }
+}
+
+/// The four codes of `STORAGE` bits (2, 4 or 8) at the start of `bytes`; what is missing is 0.
+#[inline(always)]
+pub fn unpack_four<const STORAGE: usize>(bytes: &[u8]) -> [u32; 4] {
+    let word = small_word(bytes.get(..STORAGE / 2).unwrap_or(bytes));
+    core::array::from_fn(|i| word >> (i * STORAGE) & ((1 << STORAGE) - 1))
+}
+
+/// Writes four codes of `STORAGE` bits to the start of `bytes`; what has no room is dropped.
+#[inline(always)]
+pub fn pack_four<const STORAGE: usize>(codes: [u32; 4], bytes: &mut [u8]) {
+    let word = (0..4).fold(0, |word, i| word | codes[i] << (i * STORAGE));
+    let end = bytes.len().min(STORAGE / 2);
+    put_small_word(word, bytes.get_mut(..end).unwrap_or_default());
+}
+
 /// Bytes of `count` weights of `bits` in the plain stream, in whole words.
 pub const fn stream_bytes(count: usize, bits: Bits) -> usize {
     (count * bits.get() as usize).div_ceil(32) * 4

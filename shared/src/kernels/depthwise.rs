@@ -9,9 +9,9 @@ use super::armv7em as isa;
 use super::codes;
 #[cfg(not(jaq_armv7em))]
 use super::portable as isa;
-use super::requant::{self, requantize};
+use super::requant::Finish;
 use super::{Call, Work};
-use crate::format::{Bits, LayerShape, Op, Requant};
+use crate::format::{Bits, LayerShape, Op};
 
 /// Channels worked on together: what a byte (2 bits), half-word (4) or word (8) holds.
 pub const LANES: usize = 4;
@@ -52,51 +52,8 @@ pub fn scratch_bytes(layer: &LayerShape) -> usize {
     LANES * (plan.row * plan.ring + plan.out)
 }
 
-/// Pre-multiplies the scales of [`Requant::Wide`] to bytes; the zero point is already in the biases.
-pub fn prepare(layer: &LayerShape, requant: Requant, multipliers: &mut [i32]) {
-    if is_wide(requant, layer.bits.output) {
-        multipliers.iter_mut().for_each(|m| *m <<= requant::WIDE_UPPER);
-    }
-}
-
-fn is_wide(requant: Requant, output: Bits) -> bool {
-    requant == Requant::Wide && output == Bits::B8
-}
-
-/// How the outputs of one channel are requantized.
-pub struct Finish {
-    /// Stored multiplier.
-    pub multiplier: i32,
-    /// Stored bias.
-    pub bias: i32,
-    requant: Requant,
-    output: Bits,
-}
-
-impl Finish {
-    /// The code of an accumulator.
-    #[inline(always)]
-    pub fn code(&self, acc: i32) -> u8 {
-        let (m, b) = (self.multiplier, self.bias);
-        (if is_wide(self.requant, self.output) {
-            requant::wide_upper(acc, m, b, self.output)
-        } else {
-            requantize(self.requant, acc, m, b, self.output)
-        }) as u8
-    }
-
-    /// The rule as the assembly knows it: narrow to some width, or wide.
-    #[cfg_attr(not(jaq_armv7em), allow(dead_code))]
-    pub fn rule(&self) -> Option<Option<Bits>> {
-        match (self.requant, self.output) {
-            (Requant::Narrow, Bits::B2 | Bits::B3 | Bits::B4) => Some(Some(self.output)),
-            (Requant::Wide, Bits::B8) => Some(None),
-            _ => None,
-        }
-    }
-}
-
 /// Runs the layer.
+#[inline(never)]
 pub fn run(call: Call<'_>) {
     let Call { layer, scratch, output, .. } = call;
     let plan = Plan::new(layer);
@@ -173,7 +130,7 @@ pub fn run(call: Call<'_>) {
                                     acc = acc.wrapping_add(i32::from(code) * weight);
                                 }
                             }
-                            *out = finish.code(acc);
+                            *out = finish.code(acc) as u8;
                         }
                     }
                 }
@@ -210,7 +167,7 @@ fn convolve<const K: usize>(
                 acc = acc.wrapping_add(i32::from(code) * weight);
             }
         }
-        *out = finish.code(acc);
+        *out = finish.code(acc) as u8;
     }
 }
 

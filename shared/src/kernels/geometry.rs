@@ -1,4 +1,6 @@
-//! Where a window lies on its input: counting of taps inside the image.
+//! Where a window lies on its input: taps inside the image, counted and by output.
+
+use core::ops::Range;
 
 use crate::format::LayerShape;
 
@@ -19,4 +21,12 @@ pub fn inside_taps(layer: &LayerShape) -> u64 {
     };
     along(window.kh, window.pads.top, layer.input.h, layer.output.h)
         * along(window.kw, window.pads.left, layer.input.w, layer.output.w)
+}
+
+/// Input positions along one side that the window of output `index` covers.
+pub fn inside(index: u16, stride: u8, k: u8, before: u8, size: u16) -> Range<usize> {
+    let first = usize::from(index) * usize::from(stride);
+    let (before, size) = (usize::from(before), usize::from(size));
+    let end = (first + usize::from(k)).saturating_sub(before).min(size);
+    first.saturating_sub(before).min(end)..end
 }

@@ -34,6 +34,7 @@ mod dense;
 mod depthwise;
 mod elementwise;
 mod geometry;
+mod linear;
 mod portable;
 mod reference;
 pub mod requant;
@@ -52,6 +53,8 @@ pub enum KernelId {
     Outer,
     /// Convolution on pairs of 16-bit operands.
     Dual,
+    /// Linear layer on pairs of 16-bit operands.
+    Dot,
     /// Depthwise convolution by planes.
     Depthwise,
     /// Residual sum.
@@ -64,10 +67,11 @@ pub enum KernelId {
 
 impl KernelId {
     /// Every kernel.
-    pub const ALL: [KernelId; 7] = [
+    pub const ALL: [KernelId; 8] = [
         KernelId::Reference,
         KernelId::Outer,
         KernelId::Dual,
+        KernelId::Dot,
         KernelId::Depthwise,
         KernelId::Add,
         KernelId::AvgPool,
@@ -80,6 +84,7 @@ impl KernelId {
             KernelId::Reference => "reference",
             KernelId::Outer => "outer",
             KernelId::Dual => "dual",
+            KernelId::Dot => "dot",
             KernelId::Depthwise => "depthwise",
             KernelId::Add => "add",
             KernelId::AvgPool => "avgpool",
@@ -94,10 +99,11 @@ impl KernelId {
             KernelId::Reference => 1,
             KernelId::Outer => 1,
             KernelId::Dual => 1,
+            KernelId::Dot => 1,
             KernelId::Depthwise => 2,
-            KernelId::Add => 1,
-            KernelId::AvgPool => 1,
-            KernelId::MaxPool => 1,
+            KernelId::Add => 2,
+            KernelId::AvgPool => 2,
+            KernelId::MaxPool => 2,
         }
     }
 }
@@ -162,13 +168,15 @@ pub fn candidates(
         Family::Dual => KernelId::Dual,
     });
     let depthwise = depthwise::supports(layer).then_some(KernelId::Depthwise);
-    [dense, depthwise, Some(general)].into_iter().flatten()
+    let dot = (layer.op == Op::Linear).then_some(KernelId::Dot);
+    [dense, dot, depthwise, Some(general)].into_iter().flatten()
 }
 
 /// Working memory of `kernel` on `layer` in bytes, a multiple of 4.
 pub fn scratch_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
     match kernel {
         KernelId::Outer | KernelId::Dual => dense::scratch_bytes(layer),
+        KernelId::Dot => linear::scratch_bytes(layer),
         KernelId::Depthwise => depthwise::scratch_bytes(layer),
         KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
     }
@@ -181,6 +189,7 @@ pub fn packed_weight_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
             codes::stream_bytes(layer.weights(), layer.bits.weight)
         }
         KernelId::Outer | KernelId::Dual => dense::packed_weight_bytes(layer),
+        KernelId::Dot => linear::packed_weight_bytes(layer),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
     }
 }
@@ -204,6 +213,7 @@ pub fn pack_weights(kernel: KernelId, layer: &LayerShape, weights: &[i8], out: &
             codes::write_stream(layer.bits.weight, weights, out);
         }
         KernelId::Outer | KernelId::Dual => dense::pack_weights(layer, weights, out),
+        KernelId::Dot => linear::pack_weights(layer, weights, out),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
     }
 }
@@ -233,7 +243,9 @@ pub fn prepare(
     }
     match kernel {
         KernelId::Outer | KernelId::Dual => dense::prepare(layer, requant, multipliers, biases),
-        KernelId::Depthwise => depthwise::prepare(layer, requant, multipliers),
+        KernelId::Dot | KernelId::Depthwise => {
+            requant::prepare_upper(requant, layer.bits.output, multipliers);
+        }
         KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
     }
 }
@@ -243,6 +255,7 @@ pub fn run(kernel: KernelId, call: Call<'_>) {
     match kernel {
         KernelId::Reference => reference::run(call),
         KernelId::Outer | KernelId::Dual => dense::run(call),
+        KernelId::Dot => linear::run(call),
         KernelId::Depthwise => depthwise::run(call),
         KernelId::Add => elementwise::add(call),
         KernelId::AvgPool => elementwise::average_pool(call),
@@ -280,6 +293,7 @@ pub fn work_names(kernel: KernelId) -> [&'static str; WORK_COUNTS] {
     let parts: &[&'static str] = match kernel {
         KernelId::Reference => &reference::WORK,
         KernelId::Outer | KernelId::Dual => &dense::WORK,
+        KernelId::Dot => &linear::WORK,
         KernelId::Depthwise => &depthwise::WORK,
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => &elementwise::WORK,
     };
@@ -296,6 +310,7 @@ pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
     match kernel {
         KernelId::Reference => reference::work(layer),
         KernelId::Outer | KernelId::Dual => dense::work(layer),
+        KernelId::Dot => linear::work(layer),
         KernelId::Depthwise => depthwise::work(layer),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer),
     }

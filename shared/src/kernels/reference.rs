@@ -10,6 +10,7 @@ use super::{Call, Work, geometry};
 use crate::format::{LayerShape, Op};
 
 /// Runs the layer.
+#[inline(never)]
 pub fn run(call: Call<'_>) {
     let layer = call.layer;
     let input = Codes::new(layer.input_format(), call.input);

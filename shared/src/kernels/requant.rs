@@ -54,6 +54,43 @@ pub fn requantize(requant: Requant, acc: i32, m: i32, b: i32, bits: Bits) -> u32
     }
 }
 
+/// Whether the tables of the packed kernels hold `M` times `2^10` ([`wide_upper`]).
+pub fn is_upper(requant: Requant, output: Bits) -> bool {
+    requant == Requant::Wide && output == Bits::B8
+}
+
+/// How the outputs of one channel are requantized, on the packed kernels' tables.
+pub struct Finish {
+    /// Stored multiplier.
+    pub multiplier: i32,
+    /// Stored bias.
+    pub bias: i32,
+    /// The rule.
+    pub requant: Requant,
+    /// Width of the output.
+    pub output: Bits,
+}
+
+impl Finish {
+    /// The code of an accumulator.
+    #[inline(always)]
+    pub fn code(&self, acc: i32) -> u32 {
+        let (m, b) = (self.multiplier, self.bias);
+        if is_upper(self.requant, self.output) {
+            wide_upper(acc, m, b, self.output)
+        } else {
+            requantize(self.requant, acc, m, b, self.output)
+        }
+    }
+}
+
+/// Pre-multiplies the scales of [`Requant::Wide`] to bytes.
+pub fn prepare_upper(requant: Requant, output: Bits, multipliers: &mut [i32]) {
+    if is_upper(requant, output) {
+        multipliers.iter_mut().for_each(|m| *m <<= WIDE_UPPER);
+    }
+}
+
 /// Residual addition on raw codes: `(a * M[0] + b * M[1] + M[2]) >> 18`.
 #[inline(always)]
 pub fn sum(a: u32, b: u32, m: [i32; 3], bits: Bits) -> u32 {

@@ -153,6 +153,7 @@ pub fn prepare(layer: &LayerShape, requant: Requant, multipliers: &mut [i32], bi
 }
 
 /// Runs the layer.
+#[inline(never)]
 pub fn run(call: Call<'_>) {
     let layer = call.layer;
     let plan = Plan::new(layer);

@@ -6,6 +6,8 @@
 
 pub mod engine;
 pub mod export;
+pub mod firmware;
+pub mod link;
 pub mod oracle;
 pub mod requantize;
 pub mod validate;

@@ -1,0 +1,51 @@
+//! What every firmware of JAQ shares: the request loop ([`serve`]), what it needs of a board
+//! ([`Link`], [`Clock`], [`Board`]), the regions of its memory map ([`memory`]), the
+//! painted stack ([`stack`]) and the last words of a
+//! firmware that dies ([`fatal`]).
+//!
+//! Must not know the host. A board crate holds the entry point, the memory map and nothing else.
+#![no_std]
+
+pub mod fatal;
+pub mod memory;
+#[cfg(feature = "mps2")]
+pub mod mps2;
+mod serve;
+pub mod stack;
+
+pub use jaq_shared::protocol::{ClockUnit, Rate};
+pub use serve::serve;
+
+/// The byte stream to the host.
+pub trait Link {
+    /// Waits for the next byte.
+    fn read(&mut self) -> u8;
+
+    /// Sends all of `bytes`; may wait.
+    fn write(&mut self, bytes: &[u8]);
+}
+
+/// A free-running counter.
+pub trait Clock {
+    /// What its ticks are.
+    const RATE: Rate;
+
+    /// Ticks since some moment, wrapping at 2^32.
+    fn now(&mut self) -> u32;
+}
+
+/// What a firmware knows of itself.
+pub struct Board {
+    /// Its name, as in `boards/<name>.toml`.
+    pub name: &'static str,
+    /// Identity of the build; the host knows which one it built.
+    pub build: &'static str,
+    /// The model linked into the firmware, if any.
+    pub model: Option<&'static [u8]>,
+    /// Where a model is written that comes over the link; empty if there is one built in.
+    pub slot: &'static mut [u32],
+    /// RAM for the arena of the current model and, after it, its raw input.
+    pub arena: &'static mut [u32],
+    /// What ends the session: an emulator exits, a board may reset or wait.
+    pub exit: fn() -> !,
+}

@@ -1,0 +1,296 @@
+//! Builds the firmware of a board, with or without a model in it, and tells its size by part.
+//!
+//! The firmware is a Cargo workspace of its own and is built by `cargo` in its folder. Builds are
+//! incremental, and a lock keeps two processes from taking each other's result.
+//! Must not know how a firmware is run ([`crate::link`]).
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use jaq_shared::kernels;
+use object::{Object, ObjectSection, SectionFlags, elf};
+use serde::{Deserialize, Serialize};
+
+/// A board that firmware can be built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name of the board and of its firmware crate.
+    pub board: &'static str,
+    /// What the crate is compiled for.
+    pub triple: &'static str,
+    /// QEMU's name of the machine, where it emulates the board.
+    pub machine: Option<&'static str>,
+}
+
+/// Every board that firmware can be built for.
+pub const TARGETS: &[Target] =
+    &[Target { board: "mps2-an500", triple: "thumbv7em-none-eabihf", machine: Some("mps2-an500") }];
+
+/// Looks a board up in [`TARGETS`].
+pub fn target(board: &str) -> Result<&'static Target, BuildError> {
+    TARGETS.iter().find(|target| target.board == board).ok_or_else(|| BuildError::Unknown {
+        board: board.to_owned(),
+        known: TARGETS.iter().map(|target| target.board).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// A firmware that was built.
+#[derive(Clone, Debug)]
+pub struct Firmware {
+    /// The linked file.
+    pub elf: PathBuf,
+    /// What it was built for.
+    pub target: &'static Target,
+    /// Identity of the build, which the device tells in its hello.
+    pub build: String,
+    /// Sizes by part.
+    pub parts: Parts,
+}
+
+/// Flash and static RAM of a firmware by part, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parts {
+    /// Machine code and vector table.
+    pub code: usize,
+    /// Constant tables and texts.
+    pub constants: usize,
+    /// Initial values of variables.
+    pub data: usize,
+    /// The model that is built in.
+    pub model: usize,
+    /// Variables in RAM: no arena, no stack.
+    pub variables: usize,
+}
+
+impl Parts {
+    /// Flash without the model.
+    pub fn code_bytes(&self) -> usize {
+        self.code + self.constants + self.data
+    }
+
+    /// All of flash.
+    pub fn flash_bytes(&self) -> usize {
+        self.code_bytes() + self.model
+    }
+}
+
+/// Why a firmware could not be built.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum BuildError {
+    #[error("there is no firmware for the board {board}; there is for: {known}")]
+    Unknown { board: String, known: String },
+    #[error(
+        "no Rust compiler here builds for {triple}: {reason}; run `cargo xtask setup`, or by hand `rustup target add {triple}`"
+    )]
+    Toolchain { triple: &'static str, reason: String },
+    #[error(
+        "the firmware sources are not in {0}; run from a checkout of the repository or set JAQ_FIRMWARE_DIR"
+    )]
+    Sources(PathBuf),
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("cargo failed to build the firmware of {board}:\n{output}")]
+    Cargo { board: &'static str, output: String },
+    #[error("{path} is no firmware: {reason}")]
+    Elf { path: PathBuf, reason: String },
+}
+
+/// Which compiler builds for an embedded target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Toolchain {
+    /// The one cargo uses; its target was installed by rustup.
+    Installed,
+    /// Debian's compiler, which builds the core library from Debian's sources.
+    Debian {
+        /// Its path.
+        rustc: PathBuf,
+    },
+}
+
+/// Debian's compiler, where it is installed.
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+
+impl Toolchain {
+    /// Finds a compiler for `triple`; `JAQ_TOOLCHAIN=debian` skips the one of rustup.
+    pub fn detect(triple: &'static str) -> Result<Toolchain, BuildError> {
+        let forced = std::env::var("JAQ_TOOLCHAIN").is_ok_and(|name| name == "debian");
+        let mut reasons = Vec::new();
+        if !forced {
+            let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+            match sysroot(Path::new(&rustc)) {
+                Ok(root) if root.join("lib/rustlib").join(triple).join("lib").is_dir() => {
+                    return Ok(Toolchain::Installed);
+                }
+                Ok(_) => reasons.push("the target is not installed".to_owned()),
+                Err(error) => reasons.push(format!("rustc: {error}")),
+            }
+        }
+        let rustc = PathBuf::from(DEBIAN_RUSTC);
+        match sysroot(&rustc) {
+            Ok(root) if root.join("lib/rustlib/src/rust/library/core").is_dir() => {
+                return Ok(Toolchain::Debian { rustc });
+            }
+            Ok(_) => reasons.push("Debian's compiler is here without rust-web-src".to_owned()),
+            Err(_) => reasons.push("Debian's rustc-web is not installed".to_owned()),
+        }
+        Err(BuildError::Toolchain { triple, reason: reasons.join("; ") })
+    }
+}
+
+fn sysroot(rustc: &Path) -> io::Result<PathBuf> {
+    let output = Command::new(rustc).args(["--print", "sysroot"]).output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
+/// The folder of the firmware workspace.
+pub fn folder() -> Result<PathBuf, BuildError> {
+    let folder = match std::env::var_os("JAQ_FIRMWARE_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware"),
+    };
+    match folder.join("Cargo.toml").is_file() {
+        true => folder.canonicalize().map_err(io_error("cannot read", &folder)),
+        false => Err(BuildError::Sources(folder)),
+    }
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> BuildError + 'a {
+    move |source| BuildError::Io { what, path: path.to_owned(), source }
+}
+
+/// A `cargo` command in the firmware workspace, for a target and with the compiler that was found.
+pub fn cargo(target: &Target, command: &str) -> Result<Command, BuildError> {
+    let folder = folder()?;
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(&folder).arg(command).args(["--target", target.triple]);
+    cargo.arg("--target-dir").arg(folder.join("target"));
+    // What the outer build was told is not meant for another target.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR"] {
+        cargo.env_remove(variable);
+    }
+    for variable in ["CARGO_BUILD_TARGET", "CARGO_BUILD_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER"] {
+        cargo.env_remove(variable);
+    }
+    if let Toolchain::Debian { rustc } = Toolchain::detect(target.triple)? {
+        let linker =
+            format!("CARGO_TARGET_{}_LINKER", target.triple.to_uppercase().replace('-', "_"));
+        cargo.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1").env(linker, "ld.lld");
+        cargo.arg("-Zbuild-std=core");
+    }
+    Ok(cargo)
+}
+
+/// Builds the firmware of `board`, with the packed model at `model` in it if one is given, and
+/// puts the linked file at `elf`.
+pub fn build(board: &str, model: Option<&Path>, elf: &Path) -> Result<Firmware, BuildError> {
+    let target = target(board)?;
+    let model = match model {
+        None => None,
+        Some(path) => {
+            let path = path.canonicalize().map_err(io_error("cannot read the model", path))?;
+            let bytes = fs::read(&path).map_err(io_error("cannot read the model", &path))?;
+            Some((path, jaq_shared::format::crc32(&[&bytes])))
+        }
+    };
+    let content = match &model {
+        Some((_, crc)) => format!("model-{crc:08x}"),
+        None => "open".to_owned(),
+    };
+    let registry = kernels::registry_hash();
+    let build = format!("{}-{registry:08x}-{content}", env!("CARGO_PKG_VERSION"));
+
+    let mut command = cargo(target, "build")?;
+    command.args(["--release", "--locked", "--package", board, "--message-format", "short"]);
+    command.env("JAQ_BUILD_ID", &build);
+    match &model {
+        Some((path, _)) => command.env("JAQ_MODEL", path),
+        None => command.env_remove("JAQ_MODEL"),
+    };
+
+    // Cargo's own lock ends before the result is copied.
+    let output = folder()?.join("target");
+    fs::create_dir_all(&output).map_err(io_error("cannot create", &output))?;
+    let lock_path = output.join("jaq.lock");
+    let lock = File::create(&lock_path).map_err(io_error("cannot create", &lock_path))?;
+    lock.lock().map_err(io_error("cannot lock", &lock_path))?;
+    let result = command.output().map_err(io_error("cannot run cargo in", &output))?;
+    if !result.status.success() {
+        let output = String::from_utf8_lossy(&result.stderr).trim().to_owned();
+        return Err(BuildError::Cargo { board: target.board, output });
+    }
+    let linked = output.join(target.triple).join("release").join(board);
+    let bytes = fs::read(&linked).map_err(io_error("cannot read", &linked))?;
+    drop(lock);
+
+    let parts = parts(&bytes)
+        .map_err(|error| BuildError::Elf { path: linked, reason: error.to_string() })?;
+    replace(elf, &bytes).map_err(io_error("cannot write", elf))?;
+    Ok(Firmware { elf: elf.to_owned(), target, build, parts })
+}
+
+/// Writes a file whole: a reader sees the old one or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Sizes by part of a linked firmware.
+pub fn parts(file: &[u8]) -> Result<Parts, object::Error> {
+    let file = object::File::parse(file)?;
+    let mut parts = Parts::default();
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
+        if sh_flags.0 & elf::SHF_ALLOC.0 == 0 {
+            continue;
+        }
+        let size = section.size() as usize;
+        let slot = match section.name()? {
+            ".model" => &mut parts.model,
+            ".data" => {
+                parts.variables += size;
+                &mut parts.data
+            }
+            ".bss" | ".uninit" => &mut parts.variables,
+            ".vector_table" => &mut parts.code,
+            _ if sh_flags.0 & elf::SHF_EXECINSTR.0 != 0 => &mut parts.code,
+            _ => &mut parts.constants,
+        };
+        *slot += size;
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_board_is_named_with_the_known_ones() {
+        let error = target("stm32z9").unwrap_err().to_string();
+        assert!(error.contains("stm32z9") && error.contains("mps2-an500"), "{error}");
+    }
+
+    #[test]
+    fn every_target_is_a_crate_of_the_firmware_workspace() {
+        for target in TARGETS {
+            let manifest = folder().unwrap().join(target.board).join("Cargo.toml");
+            let text = fs::read_to_string(&manifest).unwrap();
+            assert!(text.contains(&format!("name = \"{}\"", target.board)), "{manifest:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_program_has_no_parts() {
+        assert!(parts(b"\x7fELF, but not for long").is_err());
+        assert!(parts(&[]).is_err());
+    }
+}

@@ -1,0 +1,428 @@
+//! A session with a device: who it is, its model, its inferences, over any byte stream.
+//!
+//! Must not know how the stream is made ([`qemu`]) nor what the figures are compared with
+//! ([`crate::validate`]).
+
+pub mod log;
+pub mod qemu;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use jaq_network::Provenance;
+use jaq_shared::protocol::{
+    self, Area, CHUNK, ClockUnit, Detail, ErrorCode, FRAME, FrameError, Framer, Hello, Opened,
+    Rate, Request, Response, Stats,
+};
+use jaq_shared::{format, kernels};
+
+use crate::validate::{Ask, Device, Inference, Unit};
+
+/// How long a session waits for an answer if the user sets nothing else.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A byte stream to a device.
+pub trait Wire {
+    /// Sends all of `bytes`.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Waits for some bytes; `None` if none came in time.
+    fn receive(&mut self, timeout: Duration) -> io::Result<Option<Vec<u8>>>;
+
+    /// What is known of the device's end, asked after the stream broke: how it ended and what it
+    /// said at last. Empty if nothing is.
+    fn last_words(&mut self) -> String {
+        String::new()
+    }
+
+    /// What figures of this device are.
+    fn provenance(&self) -> Provenance;
+
+    /// The link's name on the command line, as in `--via qemu`.
+    fn via(&self) -> &'static str;
+}
+
+/// Why a session failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum LinkError {
+    #[error("cannot start {what}: {source}; {way_out}")]
+    Start { what: String, source: io::Error, way_out: String },
+    #[error(
+        "the device does not answer: waited {seconds} s for {what}{last_words}; set a longer time limit with --timeout if it only needs more time"
+    )]
+    Timeout { what: &'static str, seconds: f64, last_words: String },
+    #[error("the device is gone while the host waited for {what}{last_words}")]
+    Gone { what: &'static str, last_words: String },
+    #[error("the answer to {what} is unreadable: {source}")]
+    Frame { what: &'static str, source: FrameError },
+    #[error("the device reports ({code:?}): {text}")]
+    Device { code: ErrorCode, text: String },
+    #[error("the device answers {what} with something else: {found}")]
+    Unexpected { what: &'static str, found: String },
+    #[error(
+        "the device's {what} is {found}, the host expects {expected}; build the firmware again with this jaq-host and flash it (`jaq-host deploy`)"
+    )]
+    Mismatch { what: &'static str, expected: String, found: String },
+    #[error("{0}")]
+    Model(String),
+}
+
+/// What a host expects of a device.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// The board.
+    pub board: String,
+    /// The build, where the host made it.
+    pub build: Option<String>,
+}
+
+/// Who a device said it is; as [`Hello`], owned.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Identity {
+    pub board: String,
+    pub build: String,
+    pub rate: Rate,
+    /// Length of the model built in; 0 without one.
+    pub embedded: usize,
+    /// Largest model it takes over the link, in bytes.
+    pub capacity: usize,
+    /// RAM for arena and input, in bytes.
+    pub arena: usize,
+}
+
+/// A device that has said hello and matches this host.
+pub struct Session {
+    wire: Box<dyn Wire>,
+    framer: Framer,
+    /// Received and not yet looked at.
+    pending: std::collections::VecDeque<u8>,
+    timeout: Duration,
+    identity: Identity,
+    opened: Option<Opened>,
+}
+
+impl Session {
+    /// Says hello over `wire` and refuses a device that does not match.
+    ///
+    /// Every wait of the session ends after `timeout`.
+    pub fn start(
+        wire: impl Wire + 'static,
+        expected: &Expected,
+        timeout: Duration,
+    ) -> Result<Session, LinkError> {
+        let identity = Identity {
+            board: String::new(),
+            build: String::new(),
+            rate: Rate { unit: ClockUnit::Cycles, num: 1, den: 1 },
+            embedded: 0,
+            capacity: 0,
+            arena: 0,
+        };
+        let mut session = Session {
+            wire: Box::new(wire),
+            framer: Framer::new(),
+            pending: Default::default(),
+            timeout,
+            identity,
+            opened: None,
+        };
+        // Closes whatever a session before has left on the wire.
+        session.write(&[0], "hello")?;
+        session.identity = session.ask(&Request::Hello, "hello", |payload, answer| {
+            if let Some(found) = foreign_version(payload) {
+                let expected = protocol::VERSION.to_string();
+                let found = found.to_string();
+                return Some(Err(LinkError::Mismatch {
+                    what: "protocol version",
+                    expected,
+                    found,
+                }));
+            }
+            match answer {
+                Ok(Response::Hello(hello)) => Some(check(&hello, expected)),
+                _ => None,
+            }
+        })?;
+        Ok(session)
+    }
+
+    /// Who the device is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What the device's figures are.
+    pub fn provenance(&self) -> Provenance {
+        self.wire.provenance()
+    }
+
+    /// The link's name on the command line.
+    pub fn via(&self) -> &'static str {
+        self.wire.via()
+    }
+
+    /// What the device counts.
+    pub fn unit(&self) -> Unit {
+        match self.identity.rate.unit {
+            ClockUnit::Instructions => Unit::Instructions,
+            ClockUnit::Cycles => Unit::Cycles,
+        }
+    }
+
+    /// Makes `model` the current one: the built-in one if it is the same, else over the link.
+    pub fn open(&mut self, model: &[u8]) -> Result<Opened, LinkError> {
+        let bytes = if self.identity.embedded == 0 {
+            if model.len() > self.identity.capacity {
+                return Err(LinkError::Model(format!(
+                    "the model has {} bytes, the device takes at most {} over the link; build it into the firmware",
+                    model.len(),
+                    self.identity.capacity
+                )));
+            }
+            self.write_area(Area::Model, model)?;
+            model.len() as u32
+        } else {
+            0
+        };
+        let opened =
+            self.ask(&Request::Open { bytes }, "a model to be opened", |_, answer| match answer {
+                Ok(Response::Opened(opened)) => Some(Ok(opened)),
+                _ => None,
+            })?;
+        let crc =
+            model.get(28..32).and_then(|crc| crc.first_chunk()).map(|c| u32::from_le_bytes(*c));
+        if Some(opened.crc) != crc || opened.model_bytes as usize != model.len() {
+            return Err(LinkError::Mismatch {
+                what: "built-in model",
+                expected: format!("{} bytes, CRC {:08x}", model.len(), crc.unwrap_or(0)),
+                found: format!("{} bytes, CRC {:08x}", opened.model_bytes, opened.crc),
+            });
+        }
+        self.opened = Some(opened);
+        Ok(opened)
+    }
+
+    /// What the device knows of its memory.
+    pub fn stats(&mut self) -> Result<Stats, LinkError> {
+        self.ask(&Request::Stats, "statistics", |_, answer| match answer {
+            Ok(Response::Stats(stats)) => Some(Ok(stats)),
+            _ => None,
+        })
+    }
+
+    /// Ends the session; an emulated device stops.
+    pub fn bye(mut self) -> Result<(), LinkError> {
+        self.ask(&Request::Bye, "goodbye", accepted)
+    }
+
+    /// Sends `bytes` to an area of the device, in pieces.
+    fn write_area(&mut self, area: Area, bytes: &[u8]) -> Result<(), LinkError> {
+        for (index, bytes) in bytes.chunks(CHUNK).enumerate() {
+            let offset = (index * CHUNK) as u32;
+            self.ask(&Request::Write { area, offset, bytes }, "data to be taken", accepted)?;
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, request: &Request<'_>, what: &'static str) -> Result<(), LinkError> {
+        let mut buffer = [0; FRAME];
+        let frame = protocol::encode(request, &mut buffer)
+            .map_err(|source| LinkError::Frame { what, source })?
+            .to_owned();
+        self.write(&frame, what)
+    }
+
+    /// Sends a request and waits for its one answer.
+    fn ask<T>(
+        &mut self,
+        request: &Request<'_>,
+        what: &'static str,
+        take: impl FnOnce(&[u8], Result<Response<'_>, FrameError>) -> Option<Result<T, LinkError>>,
+    ) -> Result<T, LinkError> {
+        self.request(request, what)?;
+        self.answer(what, take)
+    }
+
+    /// Waits for the next answer and hands it to `take`; `None` from there means it is not the
+    /// one that was waited for.
+    fn answer<T>(
+        &mut self,
+        what: &'static str,
+        take: impl FnOnce(&[u8], Result<Response<'_>, FrameError>) -> Option<Result<T, LinkError>>,
+    ) -> Result<T, LinkError> {
+        self.fill(what)?;
+        let payload = self.framer.payload();
+        let answer = protocol::decode::<Response<'_>>(payload);
+        if let Ok(Response::Error { code, text }) = answer {
+            let text = text.to_owned();
+            return Err(LinkError::Device { code, text });
+        }
+        if let Some(result) = take(payload, answer) {
+            return result;
+        }
+        match answer {
+            Ok(found) => {
+                let mut found = format!("{found:?}");
+                found.truncate(200);
+                Err(LinkError::Unexpected { what, found })
+            }
+            Err(source) => Err(LinkError::Frame { what, source }),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], what: &'static str) -> Result<(), LinkError> {
+        if self.wire.send(bytes).is_ok() {
+            return Ok(());
+        }
+        // The device may have said why before it went.
+        match self.answer(what, |_, _| Some(Ok(()))) {
+            Err(error @ LinkError::Device { .. }) => Err(error),
+            _ => Err(LinkError::Gone { what, last_words: self.last_words() }),
+        }
+    }
+
+    /// Reads up to the end of the next frame.
+    fn fill(&mut self, what: &'static str) -> Result<(), LinkError> {
+        let until = Instant::now() + self.timeout;
+        loop {
+            while let Some(byte) = self.pending.pop_front() {
+                match self.framer.push(byte) {
+                    None => {}
+                    Some(Ok(())) => return Ok(()),
+                    Some(Err(source)) => return Err(LinkError::Frame { what, source }),
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            match self.wire.receive(left) {
+                Ok(Some(bytes)) => self.pending.extend(bytes),
+                Ok(None) => {
+                    let seconds = self.timeout.as_secs_f64();
+                    let last_words = self.last_words();
+                    return Err(LinkError::Timeout { what, seconds, last_words });
+                }
+                Err(_) => {
+                    return Err(LinkError::Gone { what, last_words: self.last_words() });
+                }
+            }
+        }
+    }
+
+    fn last_words(&mut self) -> String {
+        match self.wire.last_words() {
+            words if words.is_empty() => words,
+            words => format!(" ({words})"),
+        }
+    }
+}
+
+impl Device for Session {
+    type Error = LinkError;
+
+    fn infer(&mut self, raw: &[u8], ask: Ask) -> Result<Inference, LinkError> {
+        const WHAT: &str = "an inference";
+        let Some(opened) = self.opened else {
+            return Err(LinkError::Model("no model was opened on the device".into()));
+        };
+        if raw.len() != opened.input_bytes as usize {
+            return Err(LinkError::Model(format!(
+                "the model reads {} input bytes, {} were given",
+                opened.input_bytes,
+                raw.len()
+            )));
+        }
+        self.write_area(Area::Input, raw)?;
+        let detail = match ask {
+            Ask::Output => Detail::Output,
+            Ask::Layers => Detail::Ticks,
+            Ask::Checksums => Detail::Checksums,
+        };
+        self.request(&Request::Infer { detail }, WHAT)?;
+        let rate = self.identity.rate;
+        let mut inference = Inference::default();
+        loop {
+            let done = self.answer(WHAT, |_, answer| match answer {
+                Ok(Response::Layer { index, ticks, crc })
+                    if index as usize == inference.layers.len() =>
+                {
+                    inference.layers.push(rate.units(ticks));
+                    if ask == Ask::Checksums {
+                        inference.crcs.push(crc);
+                    }
+                    Some(Ok(false))
+                }
+                Ok(Response::Bytes { offset, bytes })
+                    if offset as usize == inference.output.len() =>
+                {
+                    inference.output.extend_from_slice(bytes);
+                    Some(Ok(false))
+                }
+                Ok(Response::Done { ticks }) => {
+                    inference.total = rate.units(ticks);
+                    Some(Ok(true))
+                }
+                _ => None,
+            })?;
+            if done {
+                break;
+            }
+        }
+        let layers = if ask == Ask::Output { 0 } else { opened.layers as usize };
+        if inference.output.len() != opened.output_bytes as usize
+            || inference.layers.len() != layers
+        {
+            return Err(LinkError::Unexpected {
+                what: WHAT,
+                found: format!(
+                    "{} bytes and {} layers",
+                    inference.output.len(),
+                    inference.layers.len()
+                ),
+            });
+        }
+        Ok(inference)
+    }
+}
+
+fn accepted(_: &[u8], answer: Result<Response<'_>, FrameError>) -> Option<Result<(), LinkError>> {
+    matches!(answer, Ok(Response::Accepted)).then_some(Ok(()))
+}
+
+/// The protocol version in a hello of another version: in every version the first variant is the
+/// hello and the version its first field.
+fn foreign_version(payload: &[u8]) -> Option<u16> {
+    let ((variant, version), _) = postcard::take_from_bytes::<(u32, u16)>(payload).ok()?;
+    (variant == 0 && version != protocol::VERSION).then_some(version)
+}
+
+fn check(hello: &Hello<'_>, expected: &Expected) -> Result<Identity, LinkError> {
+    let mismatch = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        Err(LinkError::Mismatch { what, expected, found })
+    };
+    if hello.format != format::VERSION {
+        return mismatch("model format version", &format::VERSION, &hello.format);
+    }
+    if hello.board != expected.board {
+        return mismatch("board", &expected.board, &hello.board);
+    }
+    let registry = kernels::registry_hash();
+    if hello.registry != registry {
+        let hex = |hash| format!("{hash:08x}");
+        return mismatch("kernel registry", &hex(registry), &hex(hello.registry));
+    }
+    if let Some(build) = &expected.build
+        && hello.build != build
+    {
+        return mismatch("build", build, &hello.build);
+    }
+    Ok(Identity {
+        board: hello.board.to_owned(),
+        build: hello.build.to_owned(),
+        rate: hello.rate,
+        embedded: hello.embedded as usize,
+        capacity: hello.capacity as usize,
+        arena: hello.arena as usize,
+    })
+}

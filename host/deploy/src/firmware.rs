@@ -234,6 +234,12 @@ pub fn build(board: &str, model: Option<&Path>, elf: &Path) -> Result<Firmware, 
     Ok(Firmware { elf: elf.to_owned(), target, build, parts })
 }
 
+/// Builds the firmware of `board` that takes its model over the link, in the build folder.
+pub fn build_open(board: &str) -> Result<Firmware, BuildError> {
+    let path = folder()?.join("target").join(format!("{}-open.elf", target(board)?.board));
+    build(board, None, &path)
+}
+
 /// Writes a file whole: a reader sees the old one or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

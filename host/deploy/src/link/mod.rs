@@ -16,6 +16,7 @@ use jaq_shared::protocol::{
 };
 use jaq_shared::{format, kernels};
 
+use crate::firmware::Firmware;
 use crate::validate::{Ask, Device, Inference, Unit};
 
 /// How long a session waits for an answer if the user sets nothing else.
@@ -90,6 +91,16 @@ pub struct Identity {
     pub capacity: usize,
     /// RAM for arena and input, in bytes.
     pub arena: usize,
+}
+
+/// Starts `firmware` on the emulator and says hello.
+pub fn emulate(firmware: &Firmware, timeout: Duration) -> Result<Session, LinkError> {
+    let board = firmware.target.board;
+    let machine = firmware.target.machine.ok_or_else(|| {
+        LinkError::Model(format!("QEMU does not emulate {board}; connect it and use --via probe"))
+    })?;
+    let expected = Expected { board: board.to_owned(), build: Some(firmware.build.clone()) };
+    Session::start(qemu::Qemu::start(machine, &firmware.elf)?, &expected, timeout)
 }
 
 /// A device that has said hello and matches this host.

@@ -5,3 +5,4 @@ pub mod ops;
 pub mod optim;
 pub mod quant;
 pub mod rng;
+pub mod space;

@@ -1,0 +1,633 @@
+//! The search space: which networks there are, as a TOML file says it, and the network that a
+//! choice in it names.
+//!
+//! A network is a chain of sections: stem, blocks, head. Every section has operators to choose
+//! from (the stem and the head one each), every operator is a list of layers, and every layer has
+//! a gene for the width of its weights and one for the width of its output. Genes belong to a
+//! place and a kind of operator, so that kernel sizes and expansions share them, as they share
+//! weights.
+//!
+//! Must not know: probabilities, training, costs.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use jaq_network::{Bits, InputEncoding, Layer, Network, Op, Shape, Tensor, TensorId, Window};
+use serde::{Deserialize, Serialize};
+
+/// A space as its file declares it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpaceFile {
+    /// Name of the space and of its networks.
+    pub name: String,
+    /// Height, width and channels of the images.
+    pub input: [u16; 3],
+    /// Widths a layer's weights may have.
+    pub weight_bits: Vec<Bits>,
+    /// Widths a tensor may have.
+    pub activation_bits: Vec<Bits>,
+    /// The first layer, a dense convolution.
+    pub stem: Stem,
+    /// Groups of blocks.
+    #[serde(rename = "stage")]
+    pub stages: Vec<Stage>,
+    /// What follows the blocks: a pointwise convolution, the mean over all pixels, a linear layer.
+    pub head: Head,
+}
+
+/// The first layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Stem {
+    pub kernel: u8,
+    pub stride: u8,
+    pub channels: u16,
+}
+
+/// Blocks of one output shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// How many.
+    pub blocks: usize,
+    /// Output channels of each.
+    pub channels: u16,
+    /// Stride of the first, 1 unless given.
+    #[serde(default = "one")]
+    pub stride: u8,
+    /// What each may be. `skip` counts only where input and output have one shape.
+    pub operators: Vec<Operator>,
+}
+
+fn one() -> u8 {
+    1
+}
+
+/// What follows the blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// Channels of the pointwise convolution.
+    pub channels: u16,
+}
+
+/// What a block may be, written `bottleneck3e4`, `fused3e2`, `skip`. A residual is added wherever
+/// input and output have one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Operator {
+    /// Inverted bottleneck: pointwise to `expansion` times the channels, depthwise, pointwise.
+    Bottleneck {
+        /// Side of the depthwise kernel.
+        kernel: u8,
+        /// Factor on the input's channels.
+        expansion: u16,
+    },
+    /// Dense convolution to `expansion` times the channels, pointwise.
+    Fused {
+        /// Side of the dense kernel.
+        kernel: u8,
+        /// Factor on the input's channels.
+        expansion: u16,
+    },
+    /// Nothing: the block's input is its output.
+    Skip,
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operator::Bottleneck { kernel, expansion } => {
+                write!(f, "bottleneck{kernel}e{expansion}")
+            }
+            Operator::Fused { kernel, expansion } => write!(f, "fused{kernel}e{expansion}"),
+            Operator::Skip => f.write_str("skip"),
+        }
+    }
+}
+
+impl FromStr for Operator {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sizes = |rest: &str| -> Option<(u8, u16)> {
+            let (kernel, expansion) = rest.split_once('e')?;
+            let (kernel, expansion) = (kernel.parse().ok()?, expansion.parse().ok()?);
+            (kernel % 2 == 1 && kernel <= 7 && (1..=8).contains(&expansion))
+                .then_some((kernel, expansion))
+        };
+        let found = if text == "skip" {
+            Some(Operator::Skip)
+        } else if let Some(rest) = text.strip_prefix("bottleneck") {
+            sizes(rest).map(|(kernel, expansion)| Operator::Bottleneck { kernel, expansion })
+        } else if let Some(rest) = text.strip_prefix("fused") {
+            sizes(rest).map(|(kernel, expansion)| Operator::Fused { kernel, expansion })
+        } else {
+            None
+        };
+        found.ok_or_else(|| {
+            format!(
+                "`{text}` is no operator; wanted: bottleneck<kernel>e<expansion>, fused<kernel>e<expansion> (kernel 1, 3, 5 or 7, expansion 1 to 8) or skip"
+            )
+        })
+    }
+}
+
+impl TryFrom<String> for Operator {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Operator> for String {
+    fn from(operator: Operator) -> String {
+        operator.to_string()
+    }
+}
+
+/// A width to be chosen; a single option where nothing is to choose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gene {
+    /// For example `b2.bottleneck.expand.weight`, unique.
+    pub name: String,
+    /// The widths.
+    pub options: Vec<Bits>,
+}
+
+/// One layer of an operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    /// Role within the section: `expand`, `depthwise`, `project`, `add`, `conv`, `pool`, `linear`.
+    pub role: &'static str,
+    /// Name that layers which share weights have in common, for example `b2.bottleneck.expand`.
+    pub shared: String,
+    /// What it computes.
+    pub op: Op,
+    /// Shape of its (first) input.
+    pub input: Shape,
+    /// Shape of its output.
+    pub output: Shape,
+    /// Gene of the weights' width.
+    pub weight: Option<usize>,
+    /// Gene of the output's width.
+    pub activation: usize,
+    /// Whether the output may be negative.
+    pub signed: bool,
+}
+
+/// A place in the chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Section {
+    /// `stem`, `b1`, ..., `head`.
+    pub name: String,
+    /// What may stand there: a name and layers, none for a skip. An `add` takes the section's
+    /// input as first and the layer before it as second input.
+    pub operators: Vec<(String, Vec<Template>)>,
+}
+
+/// A space, ready to choose in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Space {
+    /// Name of the space and of its networks.
+    pub name: String,
+    /// Shape of the images.
+    pub input: Shape,
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Stem, blocks, head.
+    pub sections: Vec<Section>,
+    /// Widths to choose; gene 0 is the input's, 8 bits.
+    pub genes: Vec<Gene>,
+}
+
+/// One network of a space: an operator for every section and an option for every gene.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Choice {
+    pub operators: Vec<usize>,
+    pub widths: Vec<usize>,
+}
+
+/// Why a space cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum SpaceError {
+    #[error("cannot read the space file {path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error("space file {file}: {reason}")]
+    Syntax { file: String, reason: String },
+    #[error("space {file}: `{field}` {reason}")]
+    Field { file: String, field: String, reason: String },
+    #[error(
+        "space `{space}` is for images of {wanted:?}, the data set has {found:?} (height, width, channels); choose another with --space"
+    )]
+    Shape { space: String, wanted: [u16; 3], found: [u16; 3] },
+    #[error(
+        "no space of the house is for images of {found:?}; declare one and name it with --space"
+    )]
+    None { found: [u16; 3] },
+}
+
+const SHIPPED: [(&str, &str); 1] =
+    [("fashion-mnist", include_str!("../spaces/fashion-mnist.toml"))];
+
+impl SpaceFile {
+    /// The shipped space of this name, or the user's own file.
+    pub fn load(name: &str) -> Result<SpaceFile, SpaceError> {
+        if let Some((_, text)) = SHIPPED.iter().find(|(known, _)| *known == name) {
+            return SpaceFile::parse(name, text);
+        }
+        let text = std::fs::read_to_string(Path::new(name))
+            .map_err(|source| SpaceError::Io { path: name.to_owned(), source })?;
+        SpaceFile::parse(name, &text)
+    }
+
+    /// The shipped space for images of this shape.
+    pub fn for_images(shape: Shape) -> Result<SpaceFile, SpaceError> {
+        let found = [shape.h, shape.w, shape.c];
+        for (name, text) in SHIPPED {
+            let space = SpaceFile::parse(name, text)?;
+            if space.input == found {
+                return Ok(space);
+            }
+        }
+        Err(SpaceError::None { found })
+    }
+
+    /// Parses and validates a file's text; `file` is named in errors.
+    pub fn parse(file: &str, text: &str) -> Result<SpaceFile, SpaceError> {
+        let space: SpaceFile = toml::from_str(text).map_err(|error| SpaceError::Syntax {
+            file: file.to_owned(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
+        space.validate(file)?;
+        Ok(space)
+    }
+
+    fn validate(&self, file: &str) -> Result<(), SpaceError> {
+        let fail = |field: &str, reason: &str| {
+            let (file, field, reason) = (file.to_owned(), field.to_owned(), reason.to_owned());
+            Err(SpaceError::Field { file, field, reason })
+        };
+        if self.name.is_empty() {
+            return fail("name", "is empty");
+        }
+        if self.input.iter().any(|size| !(1..=1024).contains(size)) {
+            return fail("input", "wants sizes of 1 to 1024");
+        }
+        for (field, bits) in
+            [("weight_bits", &self.weight_bits), ("activation_bits", &self.activation_bits)]
+        {
+            if bits.is_empty() || bits.windows(2).any(|w| w[0] >= w[1]) {
+                return fail(field, "wants widths in ascending order, at least one");
+            }
+        }
+        let channels = |c: u16| (1..=1024).contains(&c);
+        if !channels(self.stem.channels) || !channels(self.head.channels) {
+            return fail("stem.channels and head.channels", "want 1 to 1024");
+        }
+        if self.stem.kernel % 2 == 0 || self.stem.kernel > 7 || !(1..=4).contains(&self.stem.stride)
+        {
+            return fail("stem", "wants a kernel of 1, 3, 5 or 7 and a stride of 1 to 4");
+        }
+        if self.stages.is_empty() || self.stages.len() > 16 {
+            return fail("stage", "wants 1 to 16 entries");
+        }
+        for (i, stage) in self.stages.iter().enumerate() {
+            let field = format!("stage {}", i + 1);
+            if !(1..=16).contains(&stage.blocks)
+                || !channels(stage.channels)
+                || !(1..=4).contains(&stage.stride)
+            {
+                return fail(
+                    &field,
+                    "wants 1 to 16 blocks, 1 to 1024 channels, a stride of 1 to 4",
+                );
+            }
+            let mut seen = std::collections::HashSet::new();
+            if !stage.operators.iter().all(|o| seen.insert(o)) {
+                return fail(&field, "names an operator twice");
+            }
+            if !stage.operators.iter().any(|o| *o != Operator::Skip) {
+                return fail(&field, "wants an operator other than `skip`");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Space {
+    /// The space for a data set's classes; fails where its images have another shape.
+    pub fn new(file: &SpaceFile, images: Shape, classes: &[String]) -> Result<Space, SpaceError> {
+        let [h, w, c] = file.input;
+        if images != Shape::new(h, w, c) {
+            return Err(SpaceError::Shape {
+                space: file.name.clone(),
+                wanted: file.input,
+                found: [images.h, images.w, images.c],
+            });
+        }
+        let mut build = Builder { file, genes: Vec::new(), by_name: HashMap::new() };
+        build.gene("input".into(), &[Bits::B8]);
+        let Stem { kernel, stride, channels } = file.stem;
+        let stem = build.layer(
+            "stem",
+            "conv",
+            "conv",
+            conv(kernel, stride, images),
+            images,
+            channels,
+            false,
+            None,
+        );
+        let mut shape = stem.output;
+        let mut sections =
+            vec![Section { name: "stem".into(), operators: vec![("conv".into(), vec![stem])] }];
+        for stage in &file.stages {
+            for block in 0..stage.blocks {
+                let stride = if block == 0 { stage.stride } else { 1 };
+                let name = format!("b{}", sections.len());
+                let (section, output) = build.block(name, stage, shape, stride);
+                sections.push(section);
+                shape = output;
+            }
+        }
+        sections.push(build.head(shape, file.head.channels, classes.len() as u16));
+        let (name, classes) = (file.name.clone(), classes.to_vec());
+        Ok(Space { name, input: images, classes, sections, genes: build.genes })
+    }
+
+    /// Widths that the input of section `index` may have.
+    pub fn input_widths(&self, index: usize) -> &[Bits] {
+        match index.checked_sub(1) {
+            None => &self.genes[0].options,
+            // Every section's output has the same options.
+            Some(before) => {
+                let layers = self.sections[before].operators.iter().find_map(|(_, l)| l.last());
+                layers.map_or(&[], |layer| &self.genes[layer.activation].options)
+            }
+        }
+    }
+
+    /// The network of a choice. Layers are named `<section>.<role>`.
+    pub fn network(&self, choice: &Choice) -> Network {
+        let bits = |gene: usize| self.genes[gene].options[choice.widths[gene]];
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut current = TensorId::INPUT;
+        for (section, operator) in self.sections.iter().zip(&choice.operators) {
+            let entry = current;
+            for template in &section.operators[*operator].1 {
+                let inputs = match template.op {
+                    Op::Add => vec![entry, current],
+                    _ => vec![current],
+                };
+                layers.push(Layer {
+                    name: format!("{}.{}", section.name, template.role),
+                    op: template.op,
+                    inputs,
+                    output: Tensor {
+                        shape: template.output,
+                        bits: bits(template.activation),
+                        signed: template.signed,
+                    },
+                    weight_bits: template.weight.map(bits),
+                });
+                current = TensorId::output_of(layers.len() - 1);
+            }
+        }
+        Network {
+            name: self.name.clone(),
+            input: Tensor { shape: self.input, bits: Bits::B8, signed: false },
+            encoding: InputEncoding::IDENTITY,
+            layers,
+            classes: self.classes.clone(),
+        }
+    }
+
+    /// The layers of a choice in execution order.
+    pub fn templates<'a>(&'a self, choice: &'a Choice) -> impl Iterator<Item = &'a Template> {
+        let chosen = self.sections.iter().zip(&choice.operators);
+        chosen.flat_map(|(section, operator)| &section.operators[*operator].1)
+    }
+
+    /// The number of networks, as a decimal logarithm.
+    pub fn log10_networks(&self) -> f64 {
+        let widths = |layers: &[Template]| -> f64 {
+            let genes = layers.iter().flat_map(|t| t.weight.into_iter().chain([t.activation]));
+            genes.map(|g| self.genes[g].options.len() as f64).product()
+        };
+        let section = |s: &Section| s.operators.iter().map(|(_, l)| widths(l)).sum::<f64>().log10();
+        self.sections.iter().map(section).sum()
+    }
+}
+
+/// A dense convolution with `same` padding.
+fn conv(kernel: u8, stride: u8, input: Shape) -> Op {
+    Op::Conv(Window::same(kernel, kernel, stride, input.h, input.w))
+}
+
+struct Builder<'a> {
+    file: &'a SpaceFile,
+    genes: Vec<Gene>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Builder<'_> {
+    fn gene(&mut self, name: String, options: &[Bits]) -> usize {
+        let next = self.genes.len();
+        let index = *self.by_name.entry(name.clone()).or_insert(next);
+        if index == next {
+            self.genes.push(Gene { name, options: options.to_vec() });
+        }
+        index
+    }
+
+    /// A layer; `family` names the kind of operator whose variants share weights and genes,
+    /// `output` the gene of its width where that is not its own.
+    #[allow(clippy::too_many_arguments)]
+    fn layer(
+        &mut self,
+        section: &str,
+        family: &str,
+        role: &'static str,
+        op: Op,
+        input: Shape,
+        channels: u16,
+        signed: bool,
+        output: Option<usize>,
+    ) -> Template {
+        let (rows, columns) = op.window().output(input.h, input.w).expect("padding is `same`");
+        let channels = if matches!(op, Op::Conv(_) | Op::Linear) { channels } else { input.c };
+        let shared = format!("{section}.{family}.{role}");
+        let weights = self.file.weight_bits.clone();
+        let weight = op.has_weights().then(|| self.gene(format!("{shared}.weight"), &weights));
+        let activations = self.file.activation_bits.clone();
+        let activation =
+            output.unwrap_or_else(|| self.gene(format!("{shared}.output"), &activations));
+        Template {
+            role,
+            shared,
+            op,
+            input,
+            output: Shape::new(rows, columns, channels),
+            weight,
+            activation,
+            signed,
+        }
+    }
+
+    fn block(&mut self, name: String, stage: &Stage, input: Shape, stride: u8) -> (Section, Shape) {
+        let mut output = input;
+        let mut operators = Vec::new();
+        let residual = stride == 1 && stage.channels == input.c;
+        // What leaves the block has one width, whatever the operator.
+        let options = self.file.activation_bits.clone();
+        let out = self.gene(format!("{name}.output"), &options);
+        let last = (!residual).then_some(out);
+        for operator in &stage.operators {
+            let mut layers = match *operator {
+                Operator::Skip if residual => Vec::new(),
+                Operator::Skip => continue,
+                Operator::Bottleneck { kernel, expansion } => {
+                    let n = &name;
+                    let family = "bottleneck";
+                    let wide = input.c * expansion;
+                    let expand = conv(1, 1, input);
+                    let expand = self.layer(n, family, "expand", expand, input, wide, false, None);
+                    let at = expand.output;
+                    let window = Op::Depthwise(Window::same(kernel, kernel, stride, at.h, at.w));
+                    let depthwise =
+                        self.layer(n, family, "depthwise", window, at, wide, false, None);
+                    let at = depthwise.output;
+                    let point = conv(1, 1, at);
+                    let project =
+                        self.layer(n, family, "project", point, at, stage.channels, true, last);
+                    vec![expand, depthwise, project]
+                }
+                Operator::Fused { kernel, expansion } => {
+                    let (n, family) = (&name, "fused");
+                    let wide = input.c * expansion;
+                    let dense = conv(kernel, stride, input);
+                    let expand = self.layer(n, family, "expand", dense, input, wide, false, None);
+                    let at = expand.output;
+                    let point = conv(1, 1, at);
+                    let project =
+                        self.layer(n, family, "project", point, at, stage.channels, true, last);
+                    vec![expand, project]
+                }
+            };
+            if let Some(last) = layers.last() {
+                output = last.output;
+                if residual {
+                    layers.push(self.layer(
+                        &name,
+                        "any",
+                        "add",
+                        Op::Add,
+                        output,
+                        0,
+                        true,
+                        Some(out),
+                    ));
+                }
+            }
+            operators.push((operator.to_string(), layers));
+        }
+        (Section { name, operators }, output)
+    }
+
+    fn head(&mut self, input: Shape, channels: u16, classes: u16) -> Section {
+        let conv =
+            self.layer("head", "head", "conv", conv(1, 1, input), input, channels, false, None);
+        let (h, w) = (input.h as u8, input.w as u8);
+        let window = Window { kh: h, kw: w, stride: h.max(w), ..Window::POINT };
+        let at = conv.output;
+        let pool = self.layer("head", "head", "pool", Op::AvgPool(window), at, 0, false, None);
+        let at = pool.output;
+        let logits = self.gene("logits".into(), &[Bits::B8]);
+        let linear =
+            self.layer("head", "head", "linear", Op::Linear, at, classes, true, Some(logits));
+        Section { name: "head".into(), operators: vec![("head".into(), vec![conv, pool, linear])] }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::rng::{Purpose, Rng};
+
+    pub(crate) fn space() -> Space {
+        let file = SpaceFile::load("fashion-mnist").unwrap();
+        let classes: Vec<String> = (0..10).map(|c| c.to_string()).collect();
+        Space::new(&file, Shape::new(28, 28, 1), &classes).unwrap()
+    }
+
+    pub(crate) fn random_choice(space: &Space, seed: u64) -> Choice {
+        let mut rng = Rng::at(seed, Purpose::Init, 0);
+        Choice {
+            operators: space.sections.iter().map(|s| rng.below(s.operators.len())).collect(),
+            widths: space.genes.iter().map(|g| rng.below(g.options.len())).collect(),
+        }
+    }
+
+    #[test]
+    fn every_choice_is_a_network() {
+        let space = space();
+        assert!(space.log10_networks() > 20.0);
+        let mut macs = Vec::new();
+        for seed in 0..200 {
+            let network = space.network(&random_choice(&space, seed));
+            network.validate().unwrap();
+            macs.push(network.macs());
+        }
+        let (least, most) = (macs.iter().min().unwrap(), macs.iter().max().unwrap());
+        assert!(*least > 100_000 && *most < 8_000_000, "{least} {most}");
+    }
+
+    #[test]
+    fn genes_are_all_used_and_shared_by_place() {
+        let space = space();
+        let mut used = vec![false; space.genes.len()];
+        used[0] = true;
+        for section in &space.sections {
+            let outputs: Vec<usize> =
+                section.operators.iter().filter_map(|(_, l)| Some(l.last()?.activation)).collect();
+            assert!(outputs.windows(2).all(|w| w[0] == w[1]), "{}", section.name);
+            for template in section.operators.iter().flat_map(|(_, layers)| layers) {
+                used[template.activation] = true;
+                template.weight.into_iter().for_each(|g| used[g] = true);
+            }
+        }
+        let unused: Vec<&str> =
+            space.genes.iter().zip(&used).filter(|(_, u)| !**u).map(|(g, _)| &*g.name).collect();
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    #[test]
+    fn mistakes_in_a_file_are_named() {
+        let good = SHIPPED[0].1;
+        let error = |text: String| SpaceFile::parse("x.toml", &text).unwrap_err().to_string();
+        for (from, to, named) in [
+            ("bottleneck3e2", "bottleneck4e2", "`bottleneck4e2` is no operator"),
+            ("weight_bits = [2, 4, 8]", "weight_bits = [2, 5]", "W<w>A<a>"),
+            ("weight_bits = [2, 4, 8]", "weight_bits = []", "`weight_bits`"),
+            ("[head]\nchannels = 96", "[head]\nchannels = 0", "head.channels"),
+            ("stride = 2\nchannels", "stride = 9\nchannels", "stem"),
+            ("kernel = 3", "kernel = 3\nkernels = 5", "kernels"),
+            ("input = [28, 28, 1]", "", "input"),
+        ] {
+            assert!(good.contains(from));
+            let message = error(good.replacen(from, to, 1));
+            assert!(message.contains(named) && message.contains("x.toml"), "{message}");
+        }
+        let file = SpaceFile::load("fashion-mnist").unwrap();
+        let message = Space::new(&file, Shape::new(32, 32, 3), &[]).unwrap_err().to_string();
+        assert!(message.contains("[32, 32, 3]") && message.contains("--space"), "{message}");
+        assert!(SpaceFile::for_images(Shape::new(5, 5, 1)).is_err());
+        assert!(SpaceFile::load("nowhere.toml").unwrap_err().to_string().contains("nowhere.toml"));
+    }
+}

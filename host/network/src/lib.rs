@@ -11,7 +11,7 @@ mod spec;
 mod trained;
 
 /// The words in which networks are described, for crates that see no device code.
-pub use jaq_shared::format::{Bits, LayerBits, LayerShape, Op, Pads, Shape, Window};
+pub use jaq_shared::format::{Bits, LayerBits, LayerShape, Op, Pads, Shape, TensorFormat, Window};
 
 pub use graph::{GraphError, InputEncoding, Layer, Network, Tensor, TensorId};
 pub use provenance::Provenance;

@@ -1,6 +1,7 @@
 //! Data sets, quantizers, CSQ, supernet, co-search and retraining of JAQ.
 
 pub mod data;
+pub mod objective;
 pub mod ops;
 pub mod optim;
 pub mod quant;

@@ -356,6 +356,16 @@ impl Space {
                 shape = output;
             }
         }
+        if shape.h.max(shape.w) > 255 {
+            return Err(SpaceError::Field {
+                file: file.name.clone(),
+                field: "stage".into(),
+                reason: format!(
+                    "leaves {}x{} pixels, the head takes at most 255",
+                    shape.h, shape.w
+                ),
+            });
+        }
         sections.push(build.head(shape, file.head.channels, classes.len() as u16));
         let (name, classes) = (file.name.clone(), classes.to_vec());
         Ok(Space { name, input: images, classes, sections, genes: build.genes })

@@ -1,9 +1,15 @@
 //! Data sets, quantizers, CSQ, supernet, co-search and retraining of JAQ.
 
+pub mod checkpoint;
+pub mod cosearch;
 pub mod data;
+pub mod discretize;
 pub mod objective;
 pub mod ops;
 pub mod optim;
 pub mod quant;
+pub mod retrain;
 pub mod rng;
 pub mod space;
+pub mod subnet;
+pub mod supernet;

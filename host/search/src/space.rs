@@ -290,7 +290,9 @@ impl SpaceFile {
         if !channels(self.stem.channels) || !channels(self.head.channels) {
             return fail("stem.channels and head.channels", "want 1 to 1024");
         }
-        if self.stem.kernel % 2 == 0 || self.stem.kernel > 7 || !(1..=4).contains(&self.stem.stride)
+        if self.stem.kernel.is_multiple_of(2)
+            || self.stem.kernel > 7
+            || !(1..=4).contains(&self.stem.stride)
         {
             return fail("stem", "wants a kernel of 1, 3, 5 or 7 and a stride of 1 to 4");
         }
@@ -572,6 +574,30 @@ pub(crate) mod tests {
 
     pub(crate) fn space() -> Space {
         let file = SpaceFile::load("fashion-mnist").unwrap();
+        let classes: Vec<String> = (0..10).map(|c| c.to_string()).collect();
+        Space::new(&file, Shape::new(28, 28, 1), &classes).unwrap()
+    }
+
+    /// A space whose supernet trains in seconds.
+    pub(crate) fn small_space() -> Space {
+        let text = r#"
+            name = "small"
+            input = [28, 28, 1]
+            weight_bits = [2, 4, 8]
+            activation_bits = [2, 4, 8]
+            stem = { kernel = 3, stride = 4, channels = 8 }
+            head = { channels = 16 }
+            [[stage]]
+            blocks = 1
+            channels = 8
+            operators = ["bottleneck3e2", "bottleneck5e2", "fused3e2", "skip"]
+            [[stage]]
+            blocks = 1
+            stride = 2
+            channels = 12
+            operators = ["bottleneck3e2", "bottleneck3e4", "fused3e2"]
+        "#;
+        let file = SpaceFile::parse("small", text).unwrap();
         let classes: Vec<String> = (0..10).map(|c| c.to_string()).collect();
         Space::new(&file, Shape::new(28, 28, 1), &classes).unwrap()
     }

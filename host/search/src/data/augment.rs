@@ -20,7 +20,7 @@ pub struct Augment {
 
 impl Default for Augment {
     fn default() -> Self {
-        Augment { shift: 2, flip: true, cutout: 8 }
+        Augment { shift: 1, flip: true, cutout: 0 }
     }
 }
 

@@ -194,6 +194,26 @@ impl Dataset {
         .checked()
     }
 
+    /// The same data set with fewer images, taken at equal distances.
+    pub fn reduced(&self, train: usize, test: usize) -> Dataset {
+        let few = |split: &Split, count: usize| {
+            let count = count.clamp(1, split.len());
+            let mut kept = Split::default();
+            for index in (0..count).map(|i| i * split.len() / count) {
+                kept.images.extend(split.image(index));
+                kept.labels.push(split.labels[index]);
+            }
+            kept
+        };
+        let test = few(&self.test, test);
+        Dataset {
+            train: few(&self.train, train),
+            test_label: format!("{} images of the {}", test.len(), self.test_label),
+            test,
+            ..self.clone()
+        }
+    }
+
     /// Lengths agree and every label has a name.
     fn checked(self) -> Result<Dataset, DataError> {
         let fail = |reason: String| Err(DataError::Format { file: self.name.clone(), reason });

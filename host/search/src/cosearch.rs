@@ -1,0 +1,462 @@
+//! Stage 1: the co-search. Weights and architecture learn in turns on the two halves of the
+//! training images: weights by cross-entropy along drawn paths, the probabilities of operators
+//! and widths by the whole objective ([`crate::objective`]). The likeliest network that meets
+//! every limit is the result.
+//!
+//! The first epochs train weights alone, without quantizers: a supernet that knows nothing would
+//! judge widths by noise. Killed at any moment, a search resumes to the same bytes.
+//!
+//! Must not know: how costs are predicted, what becomes of the result.
+
+use jaq_cost::{CostModel, Demand, Limits, ModelError, NetworkCost};
+use jaq_network::Network;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, Values};
+use crate::data::{Augment, Batches, Dataset};
+use crate::discretize::{Discretizer, Infeasible};
+use crate::objective::{CostWeights, Objective, Probabilities};
+use crate::ops::Backend;
+use crate::ops::candle::Candle;
+use crate::optim::{Optimizer, Rule, Schedule, clip};
+use crate::retrain::{Control, Recent, TrainError, on_threads, right};
+use crate::rng::{Purpose, Rng};
+use crate::space::{Choice, Space};
+use crate::supernet::{Pass, Supernet};
+
+/// Settings of a search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SearchConfig {
+    /// Passes over the weights' half before widths and operators are searched.
+    pub warmup_epochs: u64,
+    /// Passes over the weights' half while they are.
+    pub epochs: u64,
+    /// Images of a step.
+    pub batch: usize,
+    /// Highest learning rate of the weights (AdamW).
+    pub rate: f32,
+    /// Decoupled weight decay of the weights.
+    pub weight_decay: f32,
+    /// Learning rate of the architecture (Adam).
+    pub architecture_rate: f32,
+    /// Temperature of the Gumbel-softmax, first and last; it falls geometrically.
+    pub temperature: [f32; 2],
+    /// Weights of the cost terms.
+    pub cost: CostWeights,
+    /// Label smoothing.
+    pub smoothing: f32,
+    /// Alterations of training images.
+    pub augment: Augment,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads; 0 for as many as there are.
+    pub threads: usize,
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        SearchConfig {
+            warmup_epochs: 4,
+            epochs: 5,
+            batch: 64,
+            rate: 3e-3,
+            weight_decay: 0.02,
+            architecture_rate: 0.02,
+            temperature: [2.0, 0.4],
+            cost: CostWeights::default(),
+            smoothing: 0.0,
+            augment: Augment::default(),
+            seed: 1,
+            threads: 0,
+        }
+    }
+}
+
+impl SearchConfig {
+    /// A budget of seconds: tests, and a first look at whether a board and a space go together.
+    pub fn small() -> SearchConfig {
+        SearchConfig {
+            warmup_epochs: 1,
+            epochs: 4,
+            batch: 32,
+            architecture_rate: 0.15,
+            ..SearchConfig::default()
+        }
+    }
+}
+
+/// How far a search is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SearchProgress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Whether operators and widths are searched yet.
+    pub warmup: bool,
+    /// Mean cross-entropy of the last weight steps.
+    pub loss: f64,
+    /// Share of their images that were classified right.
+    pub accuracy: f64,
+    /// Expected work of a network drawn now: instructions, or cycles.
+    pub work: f64,
+    /// Its expected flash in bytes.
+    pub flash_bytes: f64,
+    /// Mean entropy of all distributions in bits: 0 when everything is decided.
+    pub entropy: f64,
+    /// Images a second.
+    pub images_per_second: f64,
+}
+
+/// What a search found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The network.
+    pub network: Network,
+    /// Its place in the space.
+    pub choice: Choice,
+    /// Predicted cost, by layer.
+    pub cost: NetworkCost,
+    /// What was held against the limits.
+    pub demand: Demand,
+    /// Weights it inherits, by layer name.
+    pub values: Values,
+    /// What the search believed in the end.
+    pub probabilities: Probabilities,
+}
+
+/// Why a search failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum SearchError {
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Infeasible(#[from] Infeasible),
+}
+
+/// Searches `space` for a network for `data` on the target of `model`, within `limits`.
+pub fn search<M: CostModel + Sync>(
+    space: &Space,
+    data: &Dataset,
+    model: &M,
+    limits: &Limits,
+    config: &SearchConfig,
+    control: Control<'_, SearchProgress>,
+) -> Result<Found, SearchError> {
+    let objective = Objective::new(space, model, limits, config.cost)?;
+    let discretizer = Discretizer::new(space, model, &objective, limits);
+    discretizer.check()?;
+    let trained = on_threads(config.threads, || {
+        train(&Candle, space, data, &objective, limits, config, control)
+    })??;
+    let (probabilities, supernet) = trained;
+    let priced = discretizer.choose(&probabilities)?;
+    let values = on_threads(config.threads, || {
+        let net = Supernet::new(&Candle, space, config.seed);
+        net.restore(&Candle, &supernet);
+        net.inherit(&Candle, &priced.choice)
+    })?;
+    Ok(Found {
+        network: space.network(&priced.choice),
+        choice: priced.choice,
+        cost: priced.cost,
+        demand: priced.demand,
+        values,
+        probabilities,
+    })
+}
+
+/// What a checkpoint must agree in.
+#[derive(Serialize)]
+struct Settings<'a> {
+    space: &'a str,
+    genes: usize,
+    data: &'a str,
+    limits: &'a Limits,
+    references: Vec<f64>,
+    config: &'a SearchConfig,
+}
+
+fn train<B: Backend>(
+    b: &B,
+    space: &Space,
+    data: &Dataset,
+    objective: &Objective,
+    limits: &Limits,
+    config: &SearchConfig,
+    control: Control<'_, SearchProgress>,
+) -> Result<(Probabilities, Values), TrainError> {
+    let mut all: Vec<u32> = (0..data.train.len() as u32).collect();
+    Rng::at(config.seed, Purpose::Order, u64::MAX).shuffle(&mut all);
+    let (for_weights, for_architecture) = all.split_at(all.len() / 2);
+    let batches = |of: &[u32], epoch| {
+        let (split, augment, seed) = (&data.train, config.augment, config.seed);
+        let size = config.batch.max(1);
+        Batches::shuffled(split, data.shape, of.to_vec(), size, augment, seed, epoch)
+    };
+    // Epochs of the two halves are numbered apart, so that they are altered differently.
+    let epochs =
+        |epoch: u64| (batches(for_weights, 2 * epoch), batches(for_architecture, 2 * epoch + 1));
+    let per_epoch = epochs(0).0.len() as u64;
+    if config.batch < 2 || per_epoch == 0 {
+        let reason = format!("must be 2 to {} (half of the training images)", for_weights.len());
+        return Err(TrainError::Setting { setting: "batch", reason });
+    }
+    let warmup = per_epoch * config.warmup_epochs;
+    let steps = warmup + per_epoch * config.epochs;
+    let settings = Settings {
+        space: &space.name,
+        genes: space.genes.len(),
+        data: &data.name,
+        limits,
+        references: objective.terms.iter().map(|t| t.reference).collect(),
+        config,
+    };
+    let file = control.folder.map(|folder| folder.join("checkpoint.safetensors"));
+    let found = match &file {
+        Some(file) => Checkpoint::load(file, &settings)?,
+        None => None,
+    };
+
+    let net = Supernet::new(b, space, config.seed);
+    let decay = config.weight_decay;
+    let mut weights = Optimizer::new(Rule::Adam { beta1: 0.9, beta2: 0.99, weight_decay: decay });
+    let mut architecture =
+        Optimizer::new(Rule::Adam { beta1: 0.5, beta2: 0.999, weight_decay: 0.0 });
+    let mut checkpoint = found.unwrap_or_default();
+    if checkpoint.step > 0 {
+        if !net.restore(b, &checkpoint.values) || checkpoint.optimizers.len() != 2 {
+            let path = file.clone().unwrap_or_default();
+            let reason = "it is of another supernet".into();
+            return Err(crate::checkpoint::CheckpointError::Damaged { path, reason }.into());
+        }
+        architecture.state = checkpoint.optimizers.pop().unwrap_or_default();
+        weights.state = checkpoint.optimizers.pop().unwrap_or_default();
+    }
+    let weight_parameters = net.weights();
+    let weight_vars: Vec<B::Var> = weight_parameters.iter().map(|p| p.var.clone()).collect();
+    let parameters = net.architecture();
+    let vars: Vec<B::Var> = parameters.iter().map(|p| p.var.clone()).collect();
+    let schedule = Schedule::Cosine { warmup: 0.05 };
+    let shape = data.shape;
+    let tensor = |(images, labels): (Vec<f32>, Vec<u32>)| {
+        let dims = [labels.len(), shape.c.into(), shape.h.into(), shape.w.into()];
+        (b.tensor(&images, &dims), labels)
+    };
+
+    let mut seen = Recent::new();
+    let mut epoch = epochs(checkpoint.step / per_epoch);
+    for (done, step) in (checkpoint.step..steps).enumerate() {
+        if control.stop_after.is_some_and(|stop| done as u64 >= stop) {
+            return Err(TrainError::Stopped { step });
+        }
+        if step % per_epoch == 0 {
+            epoch = epochs(step / per_epoch);
+        }
+        let index = (step % per_epoch) as usize;
+        let searching = step >= warmup;
+        let temperature = searching.then(|| {
+            let t = (step - warmup) as f32 / (steps - warmup).max(1) as f32;
+            config.temperature[0] * (config.temperature[1] / config.temperature[0]).powf(t)
+        });
+        if step == warmup {
+            for path in net.sweep(b) {
+                let (images, _) = tensor(epoch.0.get(0));
+                net.forward(b, images, &path, Pass::Calibrate);
+            }
+        }
+
+        let mut rng = Rng::at(config.seed, Purpose::Weights, step);
+        let path = net.draw(b, &mut rng, false, temperature);
+        let (images, labels) = tensor(epoch.0.get(index));
+        let logits = net.forward(b, images, &path, Pass::Weights);
+        let right = right(&b.to_vec(&logits), &labels);
+        let loss = b.cross_entropy(&logits, &labels, config.smoothing);
+        let value = b.to_scalar(&loss);
+        let mut grads = b.grad(loss, &weight_vars);
+        if !value.is_finite() || !clip(&mut grads, 5.0).is_finite() {
+            return Err(TrainError::Diverged { step, rate: config.rate });
+        }
+        let rate = config.rate * schedule.at(step, steps);
+        weights.step(b, &weight_parameters, &grads, rate);
+        seen.add(f64::from(value), right, labels.len());
+
+        if searching {
+            let mut rng = Rng::at(config.seed, Purpose::Architecture, step);
+            let path = net.draw(b, &mut rng, true, temperature);
+            let (images, labels) = tensor(epoch.1.get(index));
+            let logits = net.forward(b, images, &path, Pass::Architecture);
+            let task = b.cross_entropy(&logits, &labels, 0.0);
+            let loss = b.add(&task, &hardware(b, &net, space, objective));
+            let mut grads = b.grad(loss, &vars);
+            if !clip(&mut grads, 5.0).is_finite() {
+                return Err(TrainError::Diverged { step, rate: config.architecture_rate });
+            }
+            architecture.step(b, &parameters, &grads, config.architecture_rate);
+        }
+
+        if (step + 1) % per_epoch.min(20) == 0 || step + 1 == steps {
+            let trained = seen.report(step + 1, steps);
+            let p = net.probabilities(b);
+            let evaluation = objective.evaluate(space, &p);
+            let report = SearchProgress {
+                step: trained.step,
+                steps,
+                warmup: !searching,
+                loss: trained.loss,
+                accuracy: trained.accuracy,
+                work: evaluation.figures[0],
+                flash_bytes: evaluation.figures[1],
+                entropy: entropy(&p),
+                images_per_second: trained.images_per_second,
+            };
+            (control.progress)(&report);
+            tracing::debug!(step, steps, loss = report.loss, work = report.work);
+        }
+        if (step + 1) % per_epoch == 0
+            && let Some(file) = &file
+        {
+            checkpoint.step = step + 1;
+            checkpoint.values = net.values(b);
+            checkpoint.remember(&[&weights, &architecture]);
+            checkpoint.save(file, &settings)?;
+        }
+    }
+    Ok((net.probabilities(b), net.values(b)))
+}
+
+/// The objective's cost terms as a tensor whose gradients reach the architecture's logits.
+fn hardware<B: Backend>(
+    b: &B,
+    net: &Supernet<'_, B>,
+    space: &Space,
+    objective: &Objective,
+) -> B::Tensor {
+    let (operators, widths) = net.distributions(b);
+    let evaluation = objective.evaluate(space, &net.probabilities(b));
+    let gradient = &evaluation.gradient;
+    let grads: Vec<Vec<f32>> = gradient
+        .operators
+        .iter()
+        .chain(&gradient.widths)
+        .map(|row| row.iter().map(|g| *g as f32).collect())
+        .collect();
+    let inputs: Vec<B::Tensor> = operators.into_iter().chain(widths).collect();
+    b.external(evaluation.value as f32, &inputs, &grads)
+}
+
+/// Mean entropy in bits of the distributions that have something to decide.
+fn entropy(p: &Probabilities) -> f64 {
+    let rows = p.operators.iter().chain(&p.widths).filter(|row| row.len() > 1);
+    let bits = |row: &Vec<f64>| row.iter().map(|p| -p * p.max(1e-12).log2()).sum::<f64>();
+    let (sum, count) = rows.fold((0.0, 0), |(sum, n), row| (sum + bits(row), n + 1));
+    sum / f64::from(count.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objective::Costs;
+    use crate::objective::tests::Toy;
+    use crate::space::tests::small_space;
+    use jaq_network::Bits;
+    use std::path::Path;
+
+    fn data() -> Dataset {
+        crate::data::subset::open().unwrap().reduced(256, 50)
+    }
+
+    fn run(
+        model: &Toy,
+        limits: &Limits,
+        config: &SearchConfig,
+        folder: Option<&Path>,
+        stop_after: Option<u64>,
+    ) -> Result<Found, SearchError> {
+        let mut reports = 0;
+        let mut progress = |_: &SearchProgress| reports += 1;
+        let control = Control { progress: &mut progress, folder, stop_after };
+        search(&small_space(), &data(), model, limits, config, control)
+    }
+
+    fn limited(instructions: f64) -> Limits {
+        Limits { instructions: Some(instructions), ..Limits::default() }
+    }
+
+    #[test]
+    fn tighter_limits_give_cheaper_networks() {
+        let config = SearchConfig::small();
+        let work = |limit: f64| {
+            let found = run(&Toy { dear: 1.0 }, &limited(limit), &config, None, None).unwrap();
+            let work = found.demand.instructions.unwrap();
+            assert!(work <= limit, "{work} above {limit}");
+            found.network.validate().unwrap();
+            (work, found.network)
+        };
+        let (space, model) = (small_space(), Toy { dear: 1.0 });
+        let costs = Costs::build(&space, &model, jaq_cost::Figure::Work).unwrap();
+        let cheapest = costs.cheapest(&space, &Probabilities::uniform(&space).likeliest());
+        let (least, usual) = (
+            costs.of(&space, &cheapest),
+            costs.expected(&space, &Probabilities::uniform(&space)).0,
+        );
+        let limit = |share: f64| 1000.0 + least + (usual - least) * share;
+        let (loose, middle, tight) = (work(limit(2.0)), work(limit(0.3)), work(limit(0.1)));
+        assert!(loose.0 > middle.0 && middle.0 > tight.0, "{} {} {}", loose.0, middle.0, tight.0);
+        let mixed = |network: &Network| {
+            let bits: std::collections::BTreeSet<Bits> =
+                network.layers.iter().filter_map(|l| l.weight_bits).collect();
+            bits.len() > 1
+        };
+        assert!(mixed(&loose.1) || mixed(&middle.1) || mixed(&tight.1));
+    }
+
+    #[test]
+    fn dear_widths_are_driven_out() {
+        let mut config = SearchConfig::small();
+        config.cost.work = 4.0;
+        let twos = |dear: f64| {
+            let found = run(&Toy { dear }, &Limits::default(), &config, None, None).unwrap();
+            found.network.layers.iter().filter(|l| l.weight_bits == Some(Bits::B2)).count()
+        };
+        let (cheap, dear) = (twos(1.0), twos(30.0));
+        assert!(cheap > 0 && dear == 0, "{cheap} layers of 2 bits, {dear} where these are dear");
+    }
+
+    #[test]
+    fn killed_search_resumes_to_the_same_bytes() {
+        let config = SearchConfig { warmup_epochs: 1, epochs: 2, ..SearchConfig::small() };
+        let (model, limits) = (Toy { dear: 1.0 }, limited(1e5));
+        let whole = run(&model, &limits, &config, None, None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        // 4 steps an epoch; each start ends two steps after the last checkpoint.
+        for expected in [6, 10] {
+            let stopped = run(&model, &limits, &config, Some(dir.path()), Some(6));
+            match stopped {
+                Err(SearchError::Train(TrainError::Stopped { step })) => assert_eq!(step, expected),
+                other => panic!("{:?}", other.map(|f| f.choice)),
+            }
+        }
+        let resumed = run(&model, &limits, &config, Some(dir.path()), None).unwrap();
+        assert_eq!(resumed.values, whole.values);
+        assert_eq!(resumed.probabilities, whole.probabilities);
+        assert_eq!(resumed.choice, whole.choice);
+        // Finished: nothing is trained again.
+        let again = run(&model, &limits, &config, Some(dir.path()), Some(0)).unwrap();
+        assert_eq!(again.values, whole.values);
+        let other = SearchConfig { seed: 2, ..config };
+        let error = run(&model, &limits, &other, Some(dir.path()), None).unwrap_err();
+        assert!(error.to_string().contains("other settings"));
+    }
+
+    #[test]
+    fn impossible_limits_fail_before_training() {
+        let config = SearchConfig::small();
+        let error = run(&Toy { dear: 1.0 }, &limited(1e3), &config, None, Some(0)).unwrap_err();
+        assert!(error.to_string().contains("instructions"), "{error}");
+    }
+}

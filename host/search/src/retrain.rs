@@ -1,0 +1,489 @@
+//! Stage 2: quantization-aware training of one network, and its twins: real-valued, and at
+//! uniform widths.
+//!
+//! Weights are inherited (from the supernet, or from the real-valued twin, which may teach as
+//! well), the first quantizer steps are those of least squared error on a batch, everything is
+//! trained together, and at the end the running statistics are estimated anew with the final
+//! weights. Killed at any moment, a retraining resumes to the same bytes.
+//!
+//! Must not know: how the network was found, integer kernels.
+
+use std::path::Path;
+use std::time::Instant;
+
+use jaq_network::{Bits, Network, TrainedNetwork};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, CheckpointError, Values};
+use crate::data::{Augment, Batches, Dataset, Split, plain};
+use crate::ops::Backend;
+use crate::ops::candle::{Candle, with_threads};
+use crate::optim::{Optimizer, Rule, Schedule, clip};
+use crate::subnet::{Phase, Subnet, SubnetError};
+
+/// What is trained of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// The network without quantizers.
+    Float,
+    /// The network at its own widths.
+    Quantized,
+    /// The network with all weights and all tensors between layers at two widths.
+    Uniform {
+        /// Of the weights.
+        weight: Bits,
+        /// Of the tensors.
+        activation: Bits,
+    },
+}
+
+/// Settings of a retraining.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrainConfig {
+    /// Passes over the training images.
+    pub epochs: u64,
+    /// Images of a step.
+    pub batch: usize,
+    /// Highest learning rate (AdamW).
+    pub rate: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Label smoothing.
+    pub smoothing: f32,
+    /// Share of the loss that compares with the teacher, where there is one; 0..1.
+    pub distillation: f32,
+    /// Alterations of training images.
+    pub augment: Augment,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads; 0 for as many as there are.
+    pub threads: usize,
+}
+
+impl Default for RetrainConfig {
+    fn default() -> Self {
+        RetrainConfig {
+            epochs: 12,
+            batch: 64,
+            rate: 3e-3,
+            weight_decay: 0.02,
+            smoothing: 0.05,
+            distillation: 0.5,
+            augment: Augment::default(),
+            seed: 1,
+            threads: 0,
+        }
+    }
+}
+
+/// Where a retraining starts.
+#[derive(Clone, Copy, Default)]
+pub struct Start<'a> {
+    /// Inherited values by layer name.
+    pub values: Option<&'a Values>,
+    /// Values of the real-valued twin that teaches.
+    pub teacher: Option<&'a Values>,
+}
+
+/// How far a retraining is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainProgress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Mean loss of the last steps.
+    pub loss: f64,
+    /// Share of their images that were classified right.
+    pub accuracy: f64,
+    /// Images a second.
+    pub images_per_second: f64,
+}
+
+/// A retrained network.
+#[derive(Clone, Debug)]
+pub struct Retrained {
+    /// Parameters and running statistics.
+    pub values: Values,
+    /// The integers, for quantized networks.
+    pub trained: Option<TrainedNetwork>,
+    /// Share of the test images classified right, quantizers simulated.
+    pub top1: f64,
+    /// Number of test images.
+    pub images: usize,
+}
+
+/// Why training failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum TrainError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    #[error("setting `{setting}`: {reason}")]
+    Setting { setting: &'static str, reason: String },
+    #[error(
+        "training diverged at step {step}: the loss is not finite; lower the learning rate ({rate})"
+    )]
+    Diverged { step: u64, rate: f32 },
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads { threads: usize, reason: String },
+    #[error("stopped after step {step}; the same command resumes there")]
+    Stopped { step: u64 },
+}
+
+/// A share of a training's life in the hands of the caller.
+pub struct Control<'a, P> {
+    /// Told about every few steps.
+    pub progress: &'a mut (dyn FnMut(&P) + Send),
+    /// Where checkpoints lie; none are written without.
+    pub folder: Option<&'a Path>,
+    /// Ends with an error after this many steps of this call, as a kill would.
+    pub stop_after: Option<u64>,
+}
+
+/// Trains `network` as `mode` says and measures it on the test images.
+pub fn retrain(
+    network: &Network,
+    mode: Mode,
+    data: &Dataset,
+    config: &RetrainConfig,
+    start: Start<'_>,
+    control: Control<'_, TrainProgress>,
+) -> Result<Retrained, TrainError> {
+    let network = match mode {
+        Mode::Uniform { weight, activation } => network.with_uniform_bits(weight, activation),
+        _ => network.clone(),
+    };
+    on_threads(config.threads, move || run(&Candle, &network, mode, data, config, start, control))?
+}
+
+/// Runs `f` on a pool of its own; 0 threads means as many as the machine has.
+pub(crate) fn on_threads<R: Send>(
+    threads: usize,
+    f: impl FnOnce() -> R + Send,
+) -> Result<R, TrainError> {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, Into::into),
+        n => n,
+    };
+    with_threads(threads, f).map_err(|e| TrainError::Threads { threads, reason: e.to_string() })
+}
+
+/// Accuracy of a network with these values on `split`, quantizers simulated.
+pub fn evaluate(
+    network: &Network,
+    quantized: bool,
+    values: &Values,
+    data: &Dataset,
+    split: &Split,
+    threads: usize,
+) -> Result<f64, TrainError> {
+    on_threads(threads, || {
+        let mut subnet = Subnet::new(&Candle, network, quantized, values, 0)?;
+        Ok(accuracy(&Candle, &mut subnet, data, split))
+    })?
+}
+
+/// What a checkpoint must agree in.
+#[derive(Serialize)]
+struct Settings<'a> {
+    network: &'a Network,
+    mode: Mode,
+    data: &'a str,
+    config: &'a RetrainConfig,
+    inherited: u64,
+}
+
+fn run<B: Backend>(
+    backend: &B,
+    network: &Network,
+    mode: Mode,
+    data: &Dataset,
+    config: &RetrainConfig,
+    start: Start<'_>,
+    control: Control<'_, TrainProgress>,
+) -> Result<Retrained, TrainError> {
+    let batches = |epoch| {
+        let all = (0..data.train.len() as u32).collect();
+        let (split, augment, seed) = (&data.train, config.augment, config.seed);
+        Batches::shuffled(split, data.shape, all, config.batch.max(1), augment, seed, epoch)
+    };
+    let per_epoch = batches(0).len() as u64;
+    if config.batch < 2 || per_epoch == 0 {
+        let reason = format!("must be 2 to {} (the number of training images)", data.train.len());
+        return Err(TrainError::Setting { setting: "batch", reason });
+    }
+    let steps = per_epoch * config.epochs;
+    let none = Values::new();
+    let inherited = start.values.unwrap_or(&none);
+    let settings = Settings {
+        network,
+        mode,
+        data: &data.name,
+        config,
+        inherited: fingerprint([start.values, start.teacher]),
+    };
+    let file = control.folder.map(|folder| folder.join("checkpoint.safetensors"));
+    let found = match &file {
+        Some(file) => Checkpoint::load(file, &settings)?,
+        None => None,
+    };
+    let resumed = found.is_some();
+    let mut checkpoint = found.unwrap_or_default();
+
+    let quantized = mode != Mode::Float;
+    let values = if resumed { &checkpoint.values } else { inherited };
+    // Steps are fitted anew to what is inherited, widths may have changed.
+    let fresh: Values = match resumed {
+        true => values.clone(),
+        false => values.iter().filter(|(n, _)| !n.ends_with(".step")).map(own).collect(),
+    };
+    let mut subnet = Subnet::new(backend, network, quantized, &fresh, config.seed)?;
+    let dims = |n: usize| [n, data.shape.c.into(), data.shape.h.into(), data.shape.w.into()];
+    if quantized && !resumed {
+        let (images, labels) = batches(0).get(0);
+        subnet.forward(backend, backend.tensor(&images, &dims(labels.len())), Phase::Calibrate);
+    }
+    let mut teacher = match start.teacher.filter(|_| config.distillation > 0.0 && quantized) {
+        Some(values) => Some(Subnet::new(backend, network, false, values, 0)?),
+        None => None,
+    };
+    let rule = Rule::Adam { beta1: 0.9, beta2: 0.99, weight_decay: config.weight_decay };
+    let mut optimizer = Optimizer::new(rule);
+    if let Some(state) = checkpoint.optimizers.pop() {
+        optimizer.state = state;
+    }
+    let parameters = subnet.parameters();
+    let vars: Vec<B::Var> = parameters.iter().map(|p| p.var.clone()).collect();
+    let schedule = Schedule::Cosine { warmup: 0.05 };
+
+    let mut seen = Recent::new();
+    let mut epoch = batches(checkpoint.step / per_epoch);
+    for (done, step) in (checkpoint.step..steps).enumerate() {
+        if control.stop_after.is_some_and(|stop| done as u64 >= stop) {
+            return Err(TrainError::Stopped { step });
+        }
+        if step % per_epoch == 0 {
+            epoch = batches(step / per_epoch);
+        }
+        let (images, labels) = epoch.get((step % per_epoch) as usize);
+        let images = backend.tensor(&images, &dims(labels.len()));
+        let taught = teacher.as_mut().map(|teacher| {
+            let logits = teacher.forward(backend, images.clone(), Phase::Eval);
+            backend.to_vec(&logits)
+        });
+        let logits = subnet.forward(backend, images, Phase::Train);
+        let right = right(&backend.to_vec(&logits), &labels);
+        let mut loss = backend.cross_entropy(&logits, &labels, config.smoothing);
+        if let Some(taught) = taught {
+            let share = config.distillation;
+            let compared = backend.distillation(&logits, &taught, 2.0);
+            loss =
+                backend.add(&backend.scale(&loss, 1.0 - share), &backend.scale(&compared, share));
+        }
+        let value = backend.to_scalar(&loss);
+        let mut grads = backend.grad(loss, &vars);
+        if !value.is_finite() || !clip(&mut grads, 5.0).is_finite() {
+            return Err(TrainError::Diverged { step, rate: config.rate });
+        }
+        let rate = config.rate * schedule.at(step, steps);
+        optimizer.step(backend, &parameters, &grads, rate);
+        seen.add(f64::from(value), right, labels.len());
+        if (step + 1) % per_epoch.min(20) == 0 || step + 1 == steps {
+            let report = seen.report(step + 1, steps);
+            (control.progress)(&report);
+            tracing::debug!(step, steps, loss = report.loss, accuracy = report.accuracy);
+        }
+        if (step + 1) % per_epoch == 0
+            && let Some(file) = &file
+        {
+            checkpoint.step = step + 1;
+            checkpoint.values = subnet.values(backend);
+            checkpoint.remember(&[&optimizer]);
+            checkpoint.save(file, &settings)?;
+        }
+    }
+
+    estimate(backend, &mut subnet, data, config);
+    let top1 = accuracy(backend, &mut subnet, data, &data.test);
+    Ok(Retrained {
+        values: subnet.values(backend),
+        trained: subnet.export(backend),
+        top1,
+        images: data.test.len(),
+    })
+}
+
+fn own((name, values): (&String, &Vec<f32>)) -> (String, Vec<f32>) {
+    (name.clone(), values.clone())
+}
+
+/// FNV-1a over what a run starts from.
+fn fingerprint(parts: [Option<&Values>; 2]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for (name, values) in parts.into_iter().flatten().flatten() {
+        let words = values.iter().flat_map(|v| v.to_le_bytes());
+        for byte in name.bytes().chain(words) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    hash
+}
+
+/// Running statistics of the final weights: the mean over batches of unaltered training images.
+fn estimate<B: Backend>(
+    backend: &B,
+    subnet: &mut Subnet<B>,
+    data: &Dataset,
+    config: &RetrainConfig,
+) {
+    const BATCHES: usize = 24;
+    const SIZE: usize = 128;
+    let size = SIZE.min(data.train.len());
+    let all = (0..data.train.len() as u32).collect();
+    let (split, seed) = (&data.train, config.seed);
+    let batches =
+        Batches::shuffled(split, data.shape, all, size, Augment::NONE, seed, u64::from(u32::MAX));
+    for index in 0..BATCHES.min(batches.len()) {
+        let (images, labels) = batches.get(index);
+        let shape = data.shape;
+        let dims = [labels.len(), shape.c.into(), shape.h.into(), shape.w.into()];
+        let phase = Phase::Estimate(1.0 / (index + 1) as f32);
+        subnet.forward(backend, backend.tensor(&images, &dims), phase);
+    }
+}
+
+/// Share of a split's images classified right.
+fn accuracy<B: Backend>(backend: &B, subnet: &mut Subnet<B>, data: &Dataset, split: &Split) -> f64 {
+    const SIZE: usize = 250;
+    let mut total = 0;
+    for from in (0..split.len()).step_by(SIZE) {
+        let to = (from + SIZE).min(split.len());
+        let (images, labels) = plain(split, data.shape, from..to);
+        let shape = data.shape;
+        let dims = [labels.len(), shape.c.into(), shape.h.into(), shape.w.into()];
+        let logits = subnet.forward(backend, backend.tensor(&images, &dims), Phase::Eval);
+        total += right(&backend.to_vec(&logits), &labels);
+    }
+    total as f64 / split.len().max(1) as f64
+}
+
+/// How many rows have their largest logit (the first of equals) at the label.
+pub(crate) fn right(logits: &[f32], labels: &[u32]) -> usize {
+    let classes = logits.len() / labels.len().max(1);
+    let first_largest =
+        |row: &[f32]| (0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0);
+    let rows = logits.chunks(classes.max(1)).zip(labels);
+    rows.filter(|(row, label)| first_largest(row) == **label as usize).count()
+}
+
+/// Means since the last report.
+pub(crate) struct Recent {
+    loss: f64,
+    right: usize,
+    images: usize,
+    steps: usize,
+    since: Instant,
+}
+
+impl Recent {
+    pub(crate) fn new() -> Recent {
+        Recent { loss: 0.0, right: 0, images: 0, steps: 0, since: Instant::now() }
+    }
+
+    pub(crate) fn add(&mut self, loss: f64, right: usize, images: usize) {
+        self.loss += loss;
+        self.right += right;
+        self.images += images;
+        self.steps += 1;
+    }
+
+    pub(crate) fn report(&mut self, step: u64, steps: u64) -> TrainProgress {
+        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
+        let report = TrainProgress {
+            step,
+            steps,
+            loss: self.loss / self.steps.max(1) as f64,
+            accuracy: self.right as f64 / self.images.max(1) as f64,
+            images_per_second: self.images as f64 / seconds,
+        };
+        *self = Recent::new();
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::tests::small_space;
+    use crate::space::{Choice, Space};
+
+    fn network() -> Network {
+        let space: Space = small_space();
+        // The cheapest operators, mixed widths.
+        let choice = Choice {
+            operators: space.sections.iter().map(|_| 0).collect(),
+            widths: space.genes.iter().enumerate().map(|(i, g)| i % g.options.len()).collect(),
+        };
+        space.network(&choice)
+    }
+
+    fn run(
+        mode: Mode,
+        config: &RetrainConfig,
+        start: Start<'_>,
+        folder: Option<&Path>,
+        stop_after: Option<u64>,
+    ) -> Result<Retrained, TrainError> {
+        let data = crate::data::subset::open().unwrap().reduced(192, 100);
+        let control = Control { progress: &mut |_| (), folder, stop_after };
+        retrain(&network(), mode, &data, config, start, control)
+    }
+
+    fn config() -> RetrainConfig {
+        RetrainConfig { epochs: 2, batch: 32, ..RetrainConfig::default() }
+    }
+
+    #[test]
+    fn killed_retraining_resumes_to_the_same_bytes() {
+        let float = run(Mode::Float, &config(), Start::default(), None, None).unwrap();
+        assert!(float.trained.is_none());
+        let start = Start { values: Some(&float.values), teacher: Some(&float.values) };
+        let whole = run(Mode::Quantized, &config(), start, None, None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let stopped = run(Mode::Quantized, &config(), start, Some(dir.path()), Some(8));
+        assert!(matches!(stopped, Err(TrainError::Stopped { step: 8 })));
+        let resumed = run(Mode::Quantized, &config(), start, Some(dir.path()), None).unwrap();
+        assert_eq!(resumed.values, whole.values);
+        assert_eq!(resumed.trained, whole.trained);
+        let other = run(Mode::Quantized, &config(), Start::default(), Some(dir.path()), None);
+        assert!(other.unwrap_err().to_string().contains("other settings"));
+    }
+
+    #[test]
+    fn export_is_a_valid_network_at_the_asked_widths() {
+        let config = RetrainConfig { epochs: 1, ..config() };
+        let uniform = Mode::Uniform { weight: Bits::B8, activation: Bits::B8 };
+        for mode in [Mode::Quantized, uniform] {
+            let done = run(mode, &config, Start::default(), None, None).unwrap();
+            let trained = done.trained.unwrap();
+            trained.validate().unwrap();
+            let wanted = match mode {
+                Mode::Quantized => network(),
+                _ => network().with_uniform_bits(Bits::B8, Bits::B8),
+            };
+            assert_eq!(trained.network, wanted);
+            assert_eq!(trained.scales[0], 1.0 / 255.0);
+        }
+    }
+
+    #[test]
+    fn largest_logit_decides() {
+        let logits = [1.0, 3.0, 2.0, 5.0, 5.0, 0.0];
+        assert_eq!(right(&logits, &[1, 0]), 2);
+        assert_eq!(right(&logits, &[2, 1]), 0);
+    }
+}

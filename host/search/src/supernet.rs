@@ -1,0 +1,403 @@
+//! The weight-sharing supernet: every operator of every section, with probabilities of operators
+//! and widths.
+//!
+//! Kernel sizes share the centre of the largest kernel, expansions the first channels of the
+//! widest; normalizations belong to each operator, because their statistics differ. A quantizer
+//! is the expectation over its widths as one operator
+//! ([`Backend::mixed_quant`](crate::ops::Backend::mixed_quant)), so memory does not grow with the
+//! number of widths. Of the operators of a section one or two run in a step.
+//!
+//! Must not know: data sets, costs, schedules.
+
+use std::collections::BTreeMap;
+
+use jaq_network::{Op, Window};
+
+use crate::checkpoint::Values;
+use crate::objective::Probabilities;
+use crate::ops::{Activation, Backend, Grid, Norm, Slide};
+use crate::optim::Parameter;
+use crate::quant::{first_step, first_steps};
+use crate::rng::{Purpose, Rng};
+use crate::space::{Choice, Space, Template};
+use crate::subnet::grid;
+
+/// A parameter with its shape.
+struct Shared<V> {
+    var: V,
+    shape: Vec<usize>,
+}
+
+/// What runs in a step.
+pub struct Path<T> {
+    /// Operators of every section.
+    pub operators: Vec<Vec<usize>>,
+    /// Weights of a section's operators, `[k]`, where several run.
+    pub mix: Vec<Option<T>>,
+    /// Probabilities of every gene's widths, `[options]`; `None` for real values.
+    pub widths: Option<Vec<T>>,
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Weights and quantizer steps get gradients.
+    Weights,
+    /// They do not: the path's probabilities may.
+    Architecture,
+    /// Steps are set to fit the batch.
+    Calibrate,
+}
+
+/// The supernet with its architecture parameters.
+pub struct Supernet<'a, B: Backend> {
+    space: &'a Space,
+    shared: BTreeMap<String, Shared<B::Var>>,
+    /// Logits of every section's operators and of every gene's widths.
+    operators: Vec<B::Var>,
+    widths: Vec<B::Var>,
+}
+
+impl<'a, B: Backend> Supernet<'a, B> {
+    /// Fresh weights, nothing preferred.
+    pub fn new(backend: &B, space: &'a Space, seed: u64) -> Supernet<'a, B> {
+        let mut net =
+            Supernet { space, shared: BTreeMap::new(), operators: Vec::new(), widths: Vec::new() };
+        let zeros = |n: usize| backend.var(&vec![0.0; n], &[n]);
+        net.operators = space.sections.iter().map(|s| zeros(s.operators.len())).collect();
+        net.widths = space.genes.iter().map(|g| zeros(g.options.len())).collect();
+        for (s, o, layer) in all_layers(space) {
+            let largest = largest(space, layer);
+            let (oc, ic) = (usize::from(largest.output.c), usize::from(largest.input.c));
+            let window = largest.op.window();
+            let (kh, kw) = (usize::from(window.kh), usize::from(window.kw));
+            let shape = match layer.op {
+                Op::Conv(_) => vec![oc, ic, kh, kw],
+                Op::Depthwise(_) => vec![oc, kh, kw],
+                Op::Linear => vec![oc, ic],
+                _ => Vec::new(),
+            };
+            let weight = format!("{}.weight", layer.shared);
+            if !shape.is_empty() && !net.shared.contains_key(&weight) {
+                let mut rng = Rng::at(seed, Purpose::Init, net.shared.len() as u64);
+                let count: usize = shape.iter().product();
+                let deviation = (2.0 * oc as f32 / count as f32).sqrt();
+                let fresh: Vec<f32> = (0..count).map(|_| rng.normal() * deviation).collect();
+                net.insert(backend, weight.clone(), &fresh, shape);
+                let options = layer.weight.map_or(1, |g| space.genes[g].options.len());
+                net.insert(
+                    backend,
+                    format!("{weight}.step"),
+                    &vec![1.0; options * oc],
+                    vec![options, oc],
+                );
+            }
+            let channels = usize::from(layer.output.c);
+            let (gamma, beta) = norm_names(space, s, o, layer);
+            if matches!(layer.op, Op::Conv(_) | Op::Depthwise(_)) {
+                net.insert(backend, gamma, &vec![1.0; channels], vec![channels]);
+            }
+            if layer.op.has_weights() {
+                net.insert(backend, beta, &vec![0.0; channels], vec![channels]);
+            }
+            let gene = &space.genes[layer.activation];
+            let (n, name) = (gene.options.len(), format!("{}.step", gene.name));
+            net.insert(backend, name, &vec![1.0; n], vec![n]);
+        }
+        net
+    }
+
+    fn insert(&mut self, backend: &B, name: String, data: &[f32], shape: Vec<usize>) {
+        let make = || Shared { var: backend.var(data, &shape), shape: shape.clone() };
+        self.shared.entry(name).or_insert_with(make);
+    }
+
+    /// Weights, normalizations and quantizer steps.
+    pub fn weights(&self) -> Vec<Parameter<B::Var>> {
+        let kind = |(name, shared): (&String, &Shared<B::Var>)| {
+            let (name, var) = (name.clone(), shared.var.clone());
+            match () {
+                () if name.ends_with(".step") => Parameter::step(name, var),
+                () if name.ends_with(".weight") => Parameter::new(name, var),
+                () => Parameter::undecayed(name, var),
+            }
+        };
+        self.shared.iter().map(kind).collect()
+    }
+
+    /// Logits of operators, then of widths.
+    pub fn architecture(&self) -> Vec<Parameter<B::Var>> {
+        let operators = self.space.sections.iter().zip(&self.operators);
+        let operators = operators.map(|(s, v)| (format!("{}.operators", s.name), v));
+        let widths = self.space.genes.iter().zip(&self.widths);
+        let widths = widths.map(|(g, v)| (format!("{}.widths", g.name), v));
+        let named = operators.chain(widths);
+        named.map(|(name, var)| Parameter::undecayed(name, var.clone())).collect()
+    }
+
+    /// Everything by name, for checkpoints.
+    pub fn values(&self, backend: &B) -> Values {
+        let all = self.weights().into_iter().chain(self.architecture());
+        all.map(|p| (p.name, backend.var_to_vec(&p.var))).collect()
+    }
+
+    /// Takes over what [`Supernet::values`] gave; false where something does not fit.
+    pub fn restore(&self, backend: &B, values: &Values) -> bool {
+        self.weights().into_iter().chain(self.architecture()).all(|p| {
+            let found = values.get(&p.name);
+            let found = found.filter(|v| v.len() == backend.var_to_vec(&p.var).len());
+            found.map(|v| backend.assign(&p.var, v)).is_some()
+        })
+    }
+
+    /// Softmax of the logits, as leaves that gradients flow to: operators, then widths.
+    pub fn distributions(&self, backend: &B) -> (Vec<B::Tensor>, Vec<B::Tensor>) {
+        let softmax = |v: &B::Var| backend.softmax(&backend.leaf(v));
+        (self.operators.iter().map(softmax).collect(), self.widths.iter().map(softmax).collect())
+    }
+
+    /// The same as plain numbers.
+    pub fn probabilities(&self, backend: &B) -> Probabilities {
+        let (operators, widths) = self.distributions(backend);
+        let rows = |all: Vec<B::Tensor>| -> Vec<Vec<f64>> {
+            let row = |t: &B::Tensor| backend.to_vec(t).into_iter().map(f64::from).collect();
+            all.iter().map(row).collect()
+        };
+        Probabilities { operators: rows(operators), widths: rows(widths) }
+    }
+
+    /// Draws a path: one operator a section (two with `pairs`, mixed by their logits), widths by
+    /// Gumbel-softmax at `temperature` (`None`: real values). Gradients reach the logits only
+    /// with `pairs`.
+    pub fn draw(
+        &self,
+        backend: &B,
+        rng: &mut Rng,
+        pairs: bool,
+        temperature: Option<f32>,
+    ) -> Path<B::Tensor> {
+        let b = backend;
+        let p = self.probabilities(b);
+        let leaf = |v: &B::Var| if pairs { b.leaf(v) } else { b.detach(&b.leaf(v)) };
+        let mut path = Path { operators: Vec::new(), mix: Vec::new(), widths: None };
+        for (row, logits) in p.operators.iter().zip(&self.operators) {
+            let mut left: Vec<f32> = row.iter().map(|p| *p as f32).collect();
+            let first = rng.choose(&left);
+            if !pairs || left.len() == 1 {
+                path.operators.push(vec![first]);
+                path.mix.push(None);
+                continue;
+            }
+            left[first] = 0.0;
+            let sum = left.iter().sum::<f32>().max(1e-12);
+            left.iter_mut().for_each(|p| *p /= sum);
+            let second = match rng.choose(&left) {
+                same if same == first => (first + 1) % left.len(),
+                other => other,
+            };
+            let n = left.len();
+            let mut select = vec![0.0; 2 * n];
+            (select[first], select[n + second]) = (1.0, 1.0);
+            let select = b.tensor(&select, &[2, n]);
+            let both = b.linear(&b.reshape(&leaf(logits), &[1, n]), &select, None);
+            path.operators.push(vec![first, second]);
+            path.mix.push(Some(b.softmax(&b.reshape(&both, &[2]))));
+        }
+        path.widths = temperature.map(|temperature| {
+            let draw = |logits: &B::Var| {
+                let logits = leaf(logits);
+                let n = b.shape(&logits)[0];
+                let noise: Vec<f32> = (0..n).map(|_| rng.gumbel()).collect();
+                let noisy = b.add(&logits, &b.tensor(&noise, &[n]));
+                b.softmax(&b.scale(&noisy, 1.0 / temperature))
+            };
+            self.widths.iter().map(draw).collect()
+        });
+        path
+    }
+
+    /// Every operator once, one a section and path: what calibration runs.
+    pub fn sweep(&self, backend: &B) -> Vec<Path<B::Tensor>> {
+        let most = self.space.sections.iter().map(|s| s.operators.len()).max().unwrap_or(1);
+        let widths = || self.widths.iter().map(|v| backend.softmax(&backend.leaf(v))).collect();
+        let path = |i: usize| Path {
+            operators: self.space.sections.iter().map(|s| vec![i % s.operators.len()]).collect(),
+            mix: self.space.sections.iter().map(|_| None).collect(),
+            widths: Some(widths()),
+        };
+        (0..most).map(path).collect()
+    }
+
+    /// Logits `[N, classes]` of images `[N, C, H, W]` along `path`.
+    pub fn forward(
+        &self,
+        backend: &B,
+        images: B::Tensor,
+        path: &Path<B::Tensor>,
+        pass: Pass,
+    ) -> B::Tensor {
+        let batch = backend.shape(&images)[0];
+        let mut x = images;
+        for (s, section) in self.space.sections.iter().enumerate() {
+            let run = |o: &usize| {
+                let mut current = x.clone();
+                for layer in &section.operators[*o].1 {
+                    current = self.layer(backend, (s, *o), layer, &x, current, path, pass);
+                }
+                current
+            };
+            let branches: Vec<B::Tensor> = path.operators[s].iter().map(run).collect();
+            x = match &path.mix[s] {
+                Some(mix) => backend.weighted_sum(&branches, mix),
+                None => branches.into_iter().next().expect("a path names an operator"),
+            };
+        }
+        let classes = backend.shape(&x)[1];
+        backend.reshape(&x, &[batch, classes])
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn layer(
+        &self,
+        b: &B,
+        (s, o): (usize, usize),
+        layer: &Template,
+        entry: &B::Tensor,
+        x: B::Tensor,
+        path: &Path<B::Tensor>,
+        pass: Pass,
+    ) -> B::Tensor {
+        let batch = b.shape(&x)[0];
+        let leaf = |name: &str| {
+            let value = b.leaf(&self.shared[name].var);
+            if pass == Pass::Weights { value } else { b.detach(&value) }
+        };
+        let weights = layer.op.has_weights().then(|| {
+            let name = format!("{}.weight", layer.shared);
+            let sliced = self.slice(b, layer, leaf(&name));
+            let (Some(widths), Some(gene)) = (&path.widths, layer.weight) else { return sliced };
+            let grids = self.grids(gene, true);
+            let step = format!("{name}.step");
+            if pass == Pass::Calibrate {
+                let shared = &self.shared[&name];
+                let values = b.var_to_vec(&shared.var);
+                let fit = |g: &Grid| first_steps(&values, shared.shape[0], *g);
+                b.assign(&self.shared[&step].var, &grids.iter().flat_map(fit).collect::<Vec<_>>());
+            }
+            let channels = b.shape(&sliced)[0];
+            let mut steps = leaf(&step);
+            if b.shape(&steps)[1] != channels {
+                steps = b.narrow(&steps, 1, 0, channels);
+            }
+            b.mixed_quant(&sliced, &steps, &widths[gene], &grids, false, None)
+        });
+        let slide = |w: Window| Slide {
+            stride: w.stride.into(),
+            pads: [w.pads.top, w.pads.bottom, w.pads.left, w.pads.right].map(usize::from),
+        };
+        let (gamma, beta) = norm_names(self.space, s, o, layer);
+        let made = match (layer.op, &weights) {
+            (Op::Conv(w), Some(weights)) => b.conv2d(&x, weights, slide(w)),
+            (Op::Depthwise(w), Some(weights)) => b.depthwise(&x, weights, slide(w)),
+            (Op::Linear, Some(weights)) => {
+                let features = b.shape(&x)[1];
+                let flat = b.reshape(&x, &[batch, features]);
+                let out = b.linear(&flat, weights, Some(&leaf(&beta)));
+                b.reshape(&out, &[batch, layer.output.c.into(), 1, 1])
+            }
+            (Op::Add, _) => b.add(entry, &x),
+            _ => {
+                let channels = b.shape(&x)[1];
+                b.reshape(&b.global_avg_pool(&x), &[batch, channels, 1, 1])
+            }
+        };
+        let made = match layer.op {
+            Op::Conv(_) | Op::Depthwise(_) => {
+                let relu = if layer.signed { Activation::Identity } else { Activation::Relu };
+                b.batch_norm(&made, &leaf(&gamma), &leaf(&beta), Norm::Batch, relu)
+            }
+            _ => made,
+        };
+        let Some(widths) = &path.widths else { return made };
+        let grids = self.grids(layer.activation, layer.signed);
+        let step = format!("{}.step", self.space.genes[layer.activation].name);
+        if pass == Pass::Calibrate {
+            let values = b.to_vec(&made);
+            let steps: Vec<f32> = grids.iter().map(|g| first_step(&values, *g)).collect();
+            b.assign(&self.shared[&step].var, &steps);
+        }
+        b.mixed_quant(&made, &leaf(&step), &widths[layer.activation], &grids, true, None)
+    }
+
+    fn grids(&self, gene: usize, signed: bool) -> Vec<Grid> {
+        self.space.genes[gene].options.iter().map(|bits| grid(signed, bits.get())).collect()
+    }
+
+    /// The part of the shared weights that a layer uses.
+    fn slice(&self, b: &B, layer: &Template, mut w: B::Tensor) -> B::Tensor {
+        let shape = b.shape(&w);
+        let (oc, ic) = (usize::from(layer.output.c), usize::from(layer.input.c));
+        if shape[0] != oc {
+            w = b.narrow(&w, 0, 0, oc);
+        }
+        if !matches!(layer.op, Op::Depthwise(_)) && shape[1] != ic {
+            w = b.narrow(&w, 1, 0, ic);
+        }
+        if let Op::Conv(window) | Op::Depthwise(window) = layer.op {
+            let (kh, kw) = (usize::from(window.kh), usize::from(window.kw));
+            if shape[shape.len() - 1] != kw || shape[shape.len() - 2] != kh {
+                w = b.crop(&w, kh, kw);
+            }
+        }
+        w
+    }
+
+    /// What a chosen network inherits: values by layer name, without quantizer steps, which are
+    /// fitted to the chosen widths anew.
+    pub fn inherit(&self, backend: &B, choice: &Choice) -> Values {
+        let mut values = Values::new();
+        for (s, o) in choice.operators.iter().enumerate() {
+            let section = &self.space.sections[s];
+            for layer in section.operators[*o].1.iter().filter(|l| l.op.has_weights()) {
+                let name = format!("{}.{}", section.name, layer.role);
+                let weight = backend.leaf(&self.shared[&format!("{}.weight", layer.shared)].var);
+                let weight = self.slice(backend, layer, backend.detach(&weight));
+                values.insert(format!("{name}.weight"), backend.to_vec(&weight));
+                let (gamma, beta) = norm_names(self.space, s, *o, layer);
+                for (from, to) in [(gamma, "gamma"), (beta, "beta")] {
+                    if let Some(shared) = self.shared.get(&from) {
+                        values.insert(format!("{name}.{to}"), backend.var_to_vec(&shared.var));
+                    }
+                }
+            }
+        }
+        values
+    }
+}
+
+fn all_layers(space: &Space) -> impl Iterator<Item = (usize, usize, &Template)> {
+    space.sections.iter().enumerate().flat_map(|(s, section)| {
+        let operators = section.operators.iter().enumerate();
+        operators.flat_map(move |(o, (_, layers))| layers.iter().map(move |l| (s, o, l)))
+    })
+}
+
+/// Shapes and window of the largest layer that shares weights with `layer`: each size on its own.
+fn largest(space: &Space, layer: &Template) -> Template {
+    let mut largest = layer.clone();
+    for (_, _, other) in all_layers(space).filter(|(_, _, l)| l.shared == layer.shared) {
+        largest.output.c = largest.output.c.max(other.output.c);
+        largest.input.c = largest.input.c.max(other.input.c);
+        if other.op.window().kh > largest.op.window().kh {
+            largest.op = other.op;
+        }
+    }
+    largest
+}
+
+/// Names of a layer's scale and shift; each operator has its own.
+fn norm_names(space: &Space, s: usize, o: usize, layer: &Template) -> (String, String) {
+    let section = &space.sections[s];
+    let base = format!("{}.{}.{}", section.name, section.operators[o].0, layer.role);
+    (format!("{base}.gamma"), format!("{base}.beta"))
+}

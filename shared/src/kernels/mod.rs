@@ -97,8 +97,8 @@ impl KernelId {
     const fn version(self) -> u32 {
         match self {
             KernelId::Reference => 1,
-            KernelId::Outer => 1,
-            KernelId::Dual => 1,
+            KernelId::Outer => 2,
+            KernelId::Dual => 2,
             KernelId::Dot => 1,
             KernelId::Depthwise => 2,
             KernelId::Add => 2,

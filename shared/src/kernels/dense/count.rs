@@ -47,7 +47,7 @@ fn tile(plan: &Plan, store: Store, blocks: u64) -> u64 {
 /// Counts of a layer's run.
 pub fn work(layer: &LayerShape, plan: &Plan, store: Store) -> Work {
     let groups = layer.output.pixels().div_ceil(plan.scheme.group()) as u64;
-    let taps = layer.op.window().taps() as u64;
+    let segments = (layer.op.window().taps() / plan.span) as u64;
     let (blocks, tail) = (plan.blocks as u64, !layer.output.c.is_multiple_of(4));
     let whole = blocks - u64::from(tail);
     let assembly = if store == Store::Raw {
@@ -56,13 +56,13 @@ pub fn work(layer: &LayerShape, plan: &Plan, store: Store) -> Work {
         let tail = if tail { tile(plan, store, 1) } else { 0 };
         tail + if whole > 0 { tile(plan, store, whole) } else { 0 }
     };
-    let fours = taps * plan.tap as u64 / 4;
+    let fours = segments * plan.segment as u64 / 4;
     let codes = u64::from(32 / layer.bits.input.storage());
     Work::new(&[
         groups * assembly,
         groups * fours,
-        groups * taps * (plan.tap as u64).div_ceil(codes) * plan.scheme.group() as u64,
-        groups * taps * plan.scheme.group() as u64,
+        groups * segments * (plan.segment as u64).div_ceil(codes) * plan.scheme.group() as u64,
+        groups * segments * plan.scheme.group() as u64,
         groups * plan.expanded_words() as u64,
         groups,
     ])

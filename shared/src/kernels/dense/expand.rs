@@ -5,12 +5,43 @@ use super::isa;
 use super::scheme::{Family, Scheme};
 use crate::format::Bits;
 
+#[cfg(not(jaq_armv7em))]
+use self as assembly;
+#[cfg(jaq_armv7em)]
+use super::expand_armv7em as assembly;
+
+/// Sums of the even and of the odd words.
+#[cfg(not(jaq_armv7em))]
+fn sum_pairs(words: &[u32]) -> [u32; 2] {
+    words
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .fold([0; 2], |sums, pair| [sums[0].wrapping_add(pair[0]), sums[1].wrapping_add(pair[1])])
+}
+
+/// Sums of the signed halves of every fourth word.
+#[cfg(not(jaq_armv7em))]
+fn sum_halves(words: &[u32]) -> [i32; 4] {
+    let mut sums = [0i32; 4];
+    for words in words.as_chunks::<4>().0 {
+        for (sum, &word) in sums.iter_mut().zip(words) {
+            *sum += i32::from(word as i16) + i32::from((word >> 16) as i16);
+        }
+    }
+    sums
+}
+
 /// The rows of a group: one slice of packed codes a pixel; groups of four leave two empty.
 pub type Rows<'a> = [&'a [u8]; 6];
 
 /// Expands the codes of one tap of all pixels into `out`: two A-words per code (Outer), or per two
 /// codes one word a pixel, the pairs (0, 2) and (1, 3) of every four (Dual).
 pub fn expand(scheme: Scheme, input: Bits, rows: &Rows<'_>, out: &mut [u32]) {
+    #[cfg(jaq_armv7em)]
+    if assembly::expand(scheme, input, rows, out) {
+        return;
+    }
     match (scheme.family, input, scheme.pixels) {
         (Family::Outer, Bits::B2, 3) => outer_2_of_3(rows, out),
         (Family::Outer, Bits::B2, _) => outer_2(rows, out),
@@ -179,11 +210,7 @@ pub fn starts(scheme: Scheme, lift: u32, expanded: &[u32], chunk: usize, out: &m
             let lifts = lift.wrapping_mul(ones);
             let chunks = expanded.chunks_exact((2 * chunk).max(1));
             for (words, start) in chunks.zip(out.as_chunks_mut::<4>().0) {
-                let (mut first, mut second) = (0u32, 0u32);
-                for &[a, b] in words.as_chunks::<2>().0 {
-                    first = first.wrapping_add(a);
-                    second = second.wrapping_add(b);
-                }
+                let [first, second] = assembly::sum_pairs(words);
                 let both = |sum: u32| {
                     let fields = u64::from(lifts.wrapping_sub(sum.wrapping_mul(scheme.offset)));
                     fields | fields << scheme.channel_shift()
@@ -196,13 +223,7 @@ pub fn starts(scheme: Scheme, lift: u32, expanded: &[u32], chunk: usize, out: &m
         Family::Dual => {
             // Of every eight words the last four hold `16 * odd - even`, of the first the even
             // codes: 16 * sum(odd) is their sum. Halves are added apart.
-            let mut sums = [0i32; 4];
-            for words in expanded.as_chunks::<4>().0 {
-                for (sum, &word) in sums.iter_mut().zip(words) {
-                    let halves = i32::from(word as i16) + i32::from((word >> 16) as i16);
-                    *sum = sum.wrapping_add(halves);
-                }
-            }
+            let sums = assembly::sum_halves(expanded);
             for (start, sum) in out.iter_mut().zip(sums) {
                 *start = 0u32.wrapping_sub((sum as u32).wrapping_mul(scheme.offset));
             }

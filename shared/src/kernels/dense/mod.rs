@@ -9,6 +9,8 @@
 mod armv7em;
 mod count;
 mod expand;
+#[cfg(jaq_armv7em)]
+mod expand_armv7em;
 mod scheme;
 mod tile;
 
@@ -62,7 +64,8 @@ impl Parts {
         Parts {
             starts: plan.start_words(),
             expanded: plan.expanded_words(),
-            padding: layer.input_format().pixel_bytes().div_ceil(4),
+            // A segment of zero points, and one per pixel for those that cross the border.
+            padding: 7 * plan.segment_words(layer.bits.input),
             tables: 2 * BLOCK,
             spare: raw.max((group * layer.output_format().pixel_bytes()).div_ceil(4)),
         }
@@ -90,11 +93,12 @@ pub fn pack_weights(layer: &LayerShape, weights: &[i8], out: &mut [u8]) {
     let scheme = plan.scheme;
     let channels = usize::from(layer.input.c);
     let code = |oc: usize, position: usize| -> i32 {
-        let (tap, c) = (position / plan.tap, position % plan.tap);
-        if c >= channels || tap >= layer.op.window().taps() {
+        let (segment, at) = (position / plan.segment, position % plan.segment);
+        let tap = segment * plan.span + at / channels.max(1);
+        if at >= channels * plan.span || tap >= layer.op.window().taps() {
             return 0;
         }
-        let index = oc * layer.reduction() + tap * channels + c;
+        let index = oc * layer.reduction() + tap * channels + at % channels;
         weights.get(index).copied().map_or(0, i32::from)
     };
     out.fill(0);
@@ -198,7 +202,8 @@ pub fn run(call: Call<'_>) {
     };
     let written = plan.blocks * output_block_bytes(layer.bits.output);
 
-    let gather = Gather::new(layer, call.input, bytemuck::cast_slice(padding));
+    let padding: &mut [u8] = bytemuck::cast_slice_mut(padding);
+    let mut gather = Gather::new(layer, &plan, call.input, padding);
     let pixels = layer.output.pixels();
     let lift = plan.lift(layer.bits.input);
     for (index, output) in call.output.chunks_mut((group * pixel_bytes).max(1)).enumerate() {
@@ -338,65 +343,95 @@ impl Blocks<'_> {
 struct Gather<'a> {
     layer: &'a LayerShape,
     input: &'a [u8],
-    /// A pixel of zero points.
+    /// A segment of zero points.
     padding: &'a [u8],
+    /// Segments that cross the border, one a pixel.
+    border: &'a mut [u8],
     pixel_bytes: usize,
+    /// Bytes of a segment's pixels, and distance of two of them in `border`.
+    segment_bytes: usize,
+    segment_step: usize,
 }
 
 impl<'a> Gather<'a> {
-    fn new(layer: &'a LayerShape, input: &'a [u8], padding: &'a [u8]) -> Self {
+    fn new(layer: &'a LayerShape, plan: &Plan, input: &'a [u8], padding: &'a mut [u8]) -> Self {
         let pixel_bytes = layer.input_format().pixel_bytes();
-        let padding = padding.get(..pixel_bytes).unwrap_or_default();
-        Gather { layer, input, padding, pixel_bytes }
+        let segment_step = plan.segment_words(layer.bits.input) * 4;
+        let (padding, border) =
+            padding.split_at_mut_checked(segment_step).unwrap_or((&mut [], &mut []));
+        let segment_bytes = pixel_bytes * plan.span;
+        Gather { layer, input, padding, border, pixel_bytes, segment_bytes, segment_step }
     }
 
-    /// Expands all taps of the group that starts at output pixel `first`.
-    fn expand(&self, plan: &Plan, first: usize, out: &mut [u32]) {
+    /// Expands all segments of the group that starts at output pixel `first`.
+    fn expand(&mut self, plan: &Plan, first: usize, out: &mut [u32]) {
         let (scheme, input) = (plan.scheme, self.layer.bits.input);
         let group = scheme.group();
         let mut rows: Rows<'_> = [&[]; 6];
+        let mut segments = out.chunks_exact_mut((2 * plan.segment).max(1));
         if self.layer.op.is_pointwise() {
-            for (i, row) in rows.iter_mut().take(group).enumerate() {
-                *row = self.pixel(first + i);
+            let mut start = first * self.pixel_bytes;
+            for row in rows.iter_mut().take(group) {
+                // Beyond the last pixel anything serves.
+                *row = self.input.get(start..start + self.pixel_bytes).unwrap_or(self.padding);
+                start += self.pixel_bytes;
             }
-            expand::expand(scheme, input, &rows, out.get_mut(..2 * plan.tap).unwrap_or_default());
+            if let Some(out) = segments.next() {
+                expand::expand(scheme, input, &rows, out);
+            }
             return;
         }
         let window = self.layer.op.window();
-        let (h, w) = (i32::from(self.layer.input.h), i32::from(self.layer.input.w));
+        let (h, w) = (usize::from(self.layer.input.h), usize::from(self.layer.input.w));
         let width = usize::from(self.layer.output.w).max(1);
-        // Input position of every pixel's first tap.
-        let mut origins = [(0i32, 0i32); 6];
-        for (i, origin) in origins.iter_mut().take(group).enumerate() {
-            let (oy, ox) = ((first + i) / width, (first + i) % width);
-            let stride = i32::from(window.stride);
+        let stride = usize::from(window.stride);
+        // First row and column under every pixel's window, above and left of the input wrapping.
+        let mut origins = [(0, 0); 6];
+        let (mut oy, mut ox) = (first / width, first % width);
+        for origin in origins.iter_mut().take(group) {
             *origin = (
-                oy as i32 * stride - i32::from(window.pads.top),
-                ox as i32 * stride - i32::from(window.pads.left),
+                (oy * stride).wrapping_sub(usize::from(window.pads.top)),
+                (ox * stride).wrapping_sub(usize::from(window.pads.left)),
             );
+            ox += 1;
+            if ox == width {
+                (oy, ox) = (oy + 1, 0);
+            }
         }
-        let mut taps = out.chunks_exact_mut((2 * plan.tap).max(1));
-        for ky in 0..i32::from(window.kh) {
-            for kx in 0..i32::from(window.kw) {
+        let Gather { pixel_bytes, segment_bytes, segment_step, .. } = *self;
+        for ky in 0..usize::from(window.kh) {
+            for kx in (0..usize::from(window.kw)).step_by(plan.span) {
+                let mut rows: Rows<'_> = [&[]; 6];
+                let mut border = self.border.chunks_exact_mut(segment_step.max(1));
                 for (row, &(y, x)) in rows.iter_mut().zip(&origins).take(group) {
-                    let (y, x) = (y + ky, x + kx);
-                    *row = if (0..h).contains(&y) && (0..w).contains(&x) {
-                        self.pixel((y * w + x) as usize)
-                    } else {
+                    let (y, x) = (y.wrapping_add(ky), x.wrapping_add(kx));
+                    *row = if y >= h {
                         self.padding
+                    } else if x < w && x + plan.span <= w {
+                        let start = (y * w + x) * pixel_bytes;
+                        self.input.get(start..start + segment_bytes).unwrap_or(self.padding)
+                    } else {
+                        let segment = border.next().unwrap_or_default();
+                        for (i, to) in segment.chunks_exact_mut(pixel_bytes.max(1)).enumerate() {
+                            let x = x.wrapping_add(i);
+                            let start = (y * w).wrapping_add(x).wrapping_mul(pixel_bytes);
+                            let from = if x < w {
+                                self.input.get(start..start.wrapping_add(pixel_bytes))
+                            } else {
+                                None
+                            };
+                            for (to, from) in to.iter_mut().zip(from.unwrap_or(self.padding)) {
+                                *to = *from;
+                            }
+                        }
+                        segment
                     };
                 }
-                if let Some(out) = taps.next() {
+                if let Some(out) = segments.next() {
                     expand::expand(scheme, input, &rows, out);
                 }
             }
         }
-    }
-
-    /// A pixel's codes; none beyond the input.
-    fn pixel(&self, index: usize) -> &'a [u8] {
-        let start = index * self.pixel_bytes;
-        self.input.get(start..start + self.pixel_bytes).unwrap_or_default()
     }
 }
 

@@ -11,7 +11,7 @@
 //! `16 * a1 - a0` is `16 * (w0 * a0 + u1 * a1)`; accumulators are 16 times too large.
 //!
 //! Both work on groups of pixels and blocks of [`BLOCK`] output channels, over a reduction padded
-//! to fours per tap. Must not know: memory, loops.
+//! to fours per segment (a row of the window's taps, or one tap where pixels end in filler). Must not know: memory, loops.
 
 use crate::format::{Bits, LayerShape};
 
@@ -105,8 +105,10 @@ pub const fn scheme(weight: Bits, input: Bits) -> Scheme {
 pub struct Plan {
     /// The packing.
     pub scheme: Scheme,
-    /// Input channels of a tap, padded to fours.
-    pub tap: usize,
+    /// Taps of a segment: those that lie side by side in memory.
+    pub span: usize,
+    /// Codes of a segment, padded to fours.
+    pub segment: usize,
     /// Reduction positions of a chunk, a multiple of 4.
     pub chunk: usize,
     /// Chunks.
@@ -119,13 +121,20 @@ impl Plan {
     /// The plan of a dense layer (convolution or linear).
     pub fn new(layer: &LayerShape) -> Plan {
         let scheme = scheme(layer.bits.weight, layer.bits.input);
-        let tap = usize::from(layer.input.c).next_multiple_of(4);
-        let reduction = tap * layer.op.window().taps();
+        let window = layer.op.window();
+        let channels = usize::from(layer.input.c);
+        let format = layer.input_format();
+        // Without filler between pixels a whole row of the window is one segment.
+        let dense = format.pixel_bytes() * 8 == channels * format.bits.storage() as usize;
+        let span = if dense { usize::from(window.kw).max(1) } else { 1 };
+        let segment = (channels * span).next_multiple_of(4);
+        let reduction = segment * (window.taps() / span);
         let longest = (scheme.products & !3) as usize;
         let chunks = reduction.div_ceil(longest).max(1);
         Plan {
             scheme,
-            tap,
+            span,
+            segment,
             chunk: reduction.div_ceil(chunks).next_multiple_of(4),
             chunks,
             blocks: usize::from(layer.output.c).div_ceil(BLOCK),
@@ -135,6 +144,11 @@ impl Plan {
     /// Padded length of the reduction.
     pub const fn reduction(&self) -> usize {
         self.chunk * self.chunks
+    }
+
+    /// Words that hold a segment's packed codes.
+    pub const fn segment_words(&self, input: Bits) -> usize {
+        (self.segment * input.storage() as usize).div_ceil(32)
     }
 
     /// Words of expanded activations of a group.

@@ -110,6 +110,18 @@ impl Grid {
     }
 }
 
+/// Quantizers of a feature map: bit options with one step each, and their probabilities.
+pub struct Options<'a, T> {
+    /// What each option may produce.
+    pub grids: &'a [Grid],
+    /// `[n]`.
+    pub steps: &'a T,
+    /// `[n]`; the constant `[1]` for a single option.
+    pub p: &'a T,
+    /// Quantized channels, the others pass; `None` is all.
+    pub channels: Option<&'a [bool]>,
+}
+
 /// A tensor library, as far as training needs it.
 ///
 /// Values are `f32`. Every operator is differentiable in all its tensor arguments unless it says
@@ -194,6 +206,21 @@ pub trait Backend {
         norm: Norm<'_>,
         activation: Activation,
     ) -> Self::Tensor;
+    /// [`Backend::batch_norm`], then [`Backend::mixed_quant`] per image. A backend may do both in
+    /// one operator, which saves the memory of what lies between.
+    fn batch_norm_quant(
+        &self,
+        x: &Self::Tensor,
+        gamma: &Self::Tensor,
+        beta: &Self::Tensor,
+        norm: Norm<'_>,
+        activation: Activation,
+        options: &Options<'_, Self::Tensor>,
+    ) -> Self::Tensor {
+        let real = self.batch_norm(x, gamma, beta, norm, activation);
+        let Options { grids, steps, p, channels } = *options;
+        self.mixed_quant(&real, steps, p, grids, true, channels)
+    }
     /// Mean of `window` x `window` pixels, moved by `window`, no padding; pixels that fill no
     /// window are left out.
     fn avg_pool(&self, x: &Self::Tensor, window: usize) -> Self::Tensor;

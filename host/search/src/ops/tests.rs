@@ -1,7 +1,7 @@
 //! Every operator against finite differences, candle's own convolution, and cases worked by hand.
 
 use super::candle::{Candle, Value};
-use super::{Activation, Backend, Grid, Norm, RunningStats, Slide};
+use super::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
 
 const B: Candle = Candle;
 
@@ -307,6 +307,49 @@ fn mixture_is_the_weighted_sum() {
     assert!(close(&a, &b));
     for (a, b) in da.iter().zip(&db) {
         assert!(close(a.as_ref().unwrap(), b.as_ref().unwrap()));
+    }
+}
+
+/// Normalization and mixture in one operator are the two one after the other.
+#[test]
+fn fused_normalization_is_the_composition() {
+    let shape = [3, 4, 23, 29]; // a plane is longer than a strip and no multiple of the lanes
+    let grids = [Grid::signed(2), Grid::signed(4)];
+    let unsigned = [Grid::unsigned(2), Grid::unsigned(8)];
+    let marks = [true, false, true, true];
+    for (activation, grids) in [(Activation::Identity, grids), (Activation::Relu, unsigned)] {
+        for (frozen, channels) in [(false, None), (true, None), (false, Some(&marks[..]))] {
+            let run = |fused: bool| {
+                let vars = [
+                    B.var(&random(&shape, 1), &shape),
+                    B.var(&random(&[4], 2), &[4]),
+                    B.var(&random(&[4], 3), &[4]),
+                    B.var(&[0.4, 0.05], &[2]),
+                    B.var(&[0.7, 0.3], &[2]),
+                ];
+                let [x, gamma, beta, steps, p] = [0, 1, 2, 3, 4].map(|i| B.leaf(&vars[i]));
+                let mut stats = RunningStats::new(4);
+                let norm = match frozen {
+                    true => Norm::Eval(&stats),
+                    false => Norm::Train { stats: &mut stats, momentum: 0.5 },
+                };
+                let out = if fused {
+                    let options = Options { grids: &grids, steps: &steps, p: &p, channels };
+                    B.batch_norm_quant(&x, &gamma, &beta, norm, activation, &options)
+                } else {
+                    let real = B.batch_norm(&x, &gamma, &beta, norm, activation);
+                    B.mixed_quant(&real, &steps, &p, &grids, true, channels)
+                };
+                let weights = B.tensor(&random(&shape, 9), &shape);
+                (B.to_vec(&out), stats, B.grad(B.sum(&B.mul(&out, &weights)), &vars))
+            };
+            let ((a, a_stats, da), (b, b_stats, db)) = (run(true), run(false));
+            assert_eq!((a, a_stats), (b, b_stats));
+            for (da, db) in da.iter().flatten().zip(db.iter().flatten()) {
+                let scale = da.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+                assert!(da.iter().zip(db).all(|(a, b)| (a - b).abs() <= 2e-5 * scale));
+            }
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use candle_core::{
 
 use crate::ops::kernels::conv::{self, Geometry};
 use crate::ops::kernels::depthwise;
-use crate::ops::kernels::norm::{self, Planes, Stats};
-use crate::ops::kernels::quantizer::{self, Arrangement};
+use crate::ops::kernels::norm::{self, Planes, Spec, Stats};
+use crate::ops::kernels::quantizer;
 use crate::ops::{Activation, Grid};
 
 /// The elements of a tensor, borrowed.
@@ -108,8 +108,13 @@ pub struct BatchNorm {
     pub given: Option<Stats>,
     /// Filled by the forward pass: what it normalized with.
     pub used: OnceLock<Stats>,
-    /// Gradient to the feature map.
-    pub wanted: bool,
+}
+
+impl BatchNorm {
+    fn spec<'a>(&self, gamma: &'a [f32], beta: &'a [f32]) -> Spec<'a> {
+        let (planes, activation) = (self.planes, self.activation);
+        Spec { planes, gamma, beta, activation, quantizer: None }
+    }
 }
 
 impl CustomOp3 for BatchNorm {
@@ -126,10 +131,8 @@ impl CustomOp3 for BatchNorm {
         beta: &CpuStorage,
         beta_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (gamma, beta) = (slice(gamma, gamma_layout)?, slice(beta, beta_layout)?);
-        let x = slice(x, x_layout)?;
-        let given = self.given.as_ref();
-        let (out, stats) = norm::forward(self.planes, x, gamma, beta, given, self.activation);
+        let spec = self.spec(slice(gamma, gamma_layout)?, slice(beta, beta_layout)?);
+        let (out, stats) = norm::forward(&spec, slice(x, x_layout)?, self.given.as_ref());
         let _ = self.used.set(stats);
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
@@ -143,19 +146,11 @@ impl CustomOp3 for BatchNorm {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let Some(stats) = self.used.get() else { bail!("backward before forward") };
-        let gradients = norm::backward(
-            self.planes,
-            &floats(x),
-            &floats(gamma),
-            &floats(beta),
-            stats,
-            self.given.is_none(),
-            self.activation,
-            &floats(grad),
-            self.wanted,
-        );
-        let (dgamma, dbeta) = (like(gamma, gradients.gamma)?, like(beta, gradients.beta)?);
-        Ok((optional(x, gradients.x)?, Some(dgamma), Some(dbeta)))
+        let (gammas, betas) = (floats(gamma), floats(beta));
+        let spec = self.spec(&gammas, &betas);
+        let grads = norm::backward(&spec, &floats(x), stats, self.given.is_none(), &floats(grad));
+        let (dgamma, dbeta) = (like(gamma, grads.gamma)?, like(beta, grads.beta)?);
+        Ok((Some(like(x, grads.x)?), Some(dgamma), Some(dbeta)))
     }
 }
 
@@ -167,16 +162,23 @@ pub struct Mixture {
     pub steps: usize,
     /// Elements that share a step.
     pub sharing: usize,
-    /// Quantized channels and pixels of a plane.
-    pub channels: Option<(Vec<bool>, usize)>,
-    /// Gradient to the tensor.
-    pub wanted: bool,
+    /// Quantized channels; `None` is all.
+    pub channels: Option<Vec<bool>>,
+    /// Elements of a plane.
+    pub pixels: usize,
 }
 
 impl Mixture {
-    fn arrangement(&self) -> Arrangement<'_> {
-        let channels = self.channels.as_ref().map(|(mask, pixels)| (mask.as_slice(), *pixels));
-        Arrangement { steps: self.steps, sharing: self.sharing, channels }
+    /// With the values of its steps and probabilities.
+    pub fn at<'a>(&'a self, steps: &'a [f32], p: &'a [f32]) -> quantizer::Mixture<'a> {
+        quantizer::Mixture {
+            grids: &self.grids,
+            p,
+            steps,
+            steps_per_option: self.steps,
+            sharing: self.sharing,
+            channels: self.channels.as_deref(),
+        }
     }
 }
 
@@ -194,9 +196,8 @@ impl CustomOp3 for Mixture {
         p: &CpuStorage,
         p_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (steps, p) = (slice(steps, steps_layout)?, slice(p, p_layout)?);
-        let x = slice(x, x_layout)?;
-        let out = quantizer::forward(self.arrangement(), x, steps, p, &self.grids);
+        let mixture = self.at(slice(steps, steps_layout)?, slice(p, p_layout)?);
+        let out = quantizer::forward(mixture, slice(x, x_layout)?, self.pixels);
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
 
@@ -208,16 +209,10 @@ impl CustomOp3 for Mixture {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradients = quantizer::backward(
-            self.arrangement(),
-            &floats(x),
-            &floats(steps),
-            &floats(p),
-            &self.grids,
-            &floats(grad),
-            self.wanted,
-        );
-        let (dsteps, dp) = (like(steps, gradients.steps)?, like(p, gradients.p)?);
-        Ok((optional(x, gradients.x)?, Some(dsteps), Some(dp)))
+        let (step_values, p_values) = (floats(steps), floats(p));
+        let mixture = self.at(&step_values, &p_values);
+        let (dx, options) = quantizer::backward(mixture, &floats(x), self.pixels, &floats(grad));
+        let (dsteps, dp) = (like(steps, options.steps)?, like(p, options.p)?);
+        Ok((Some(like(x, dx)?), Some(dsteps), Some(dp)))
     }
 }

@@ -16,8 +16,8 @@ pub use self::tape::Value;
 use self::tape::{Backward, Node, differentiate, leaf};
 use super::kernels::conv::Geometry;
 use super::kernels::matrix::{View, product};
-use super::kernels::norm::{Planes, Stats};
-use super::{Activation, Backend, Grid, Norm, Slide};
+use super::kernels::norm::{self, Planes, Spec, Stats};
+use super::{Activation, Backend, Grid, Norm, Options, Slide};
 
 /// candle on the CPU.
 ///
@@ -151,6 +151,51 @@ fn scatter(
         data = rest;
     }
     out
+}
+
+/// The operator that quantizes `x`, its shapes checked.
+fn mixture(
+    x: &Value,
+    steps: &Value,
+    p: &Value,
+    grids: &[Grid],
+    per_image: bool,
+    channels: Option<&[bool]>,
+) -> Mixture {
+    let elements = x.tensor.elem_count();
+    let options = grids.len();
+    let per_option = steps.tensor.elem_count() / options;
+    let first = x.tensor.dims()[0];
+    assert_eq!(p.tensor.elem_count(), options, "one probability an option");
+    assert_eq!(per_option * options, steps.tensor.elem_count(), "steps for every option");
+    assert!(per_option == 1 || per_option == first, "one step, or one a slice of {first}");
+    let mut pixels = elements;
+    if let Some(marks) = channels {
+        let [_, c, h, w] = dims("a channel mask", x);
+        assert!(marks.len() == c && per_option == 1, "one mark for each of {c} channels");
+        pixels = h * w;
+    }
+    let sharing = elements / per_option / if per_image { first } else { 1 };
+    let channels = channels.map(<[bool]>::to_vec);
+    Mixture { grids: grids.to_vec(), steps: per_option, sharing, channels, pixels }
+}
+
+/// The constants to normalize with, if any.
+fn constants(norm: &Norm<'_>) -> Option<Stats> {
+    match norm {
+        Norm::Eval(stats) => Some(Stats { mean: stats.mean.clone(), var: stats.var.clone() }),
+        Norm::Train { .. } | Norm::Batch => None,
+    }
+}
+
+/// Moves running statistics towards those of a batch with `count` values a channel.
+fn remember(norm: Norm<'_>, batch: &Stats, count: usize) {
+    let Norm::Train { stats, momentum } = norm else { return };
+    let unbiased = if count > 1 { count as f32 / (count - 1) as f32 } else { 1.0 };
+    for c in 0..batch.mean.len() {
+        stats.mean[c] += momentum * (batch.mean[c] - stats.mean[c]);
+        stats.var[c] += momentum * (batch.var[c] * unbiased - stats.var[c]);
+    }
 }
 
 impl Candle {
@@ -423,23 +468,64 @@ impl Backend for Candle {
         let [images, channels, h, w] = dims("a batch normalization", x);
         let parameters = [gamma.tensor.dims(), beta.tensor.dims()];
         assert_eq!(parameters, [[channels]; 2], "gamma and beta hold a value a channel");
-        let given = match &norm {
-            Norm::Eval(stats) => Some(Stats { mean: stats.mean.clone(), var: stats.var.clone() }),
-            _ => None,
-        };
         let planes = Planes { images, channels, pixels: h * w };
-        let used = OnceLock::new();
-        let op = Rc::new(BatchNorm { planes, activation, given, used, wanted: x.tracked() });
+        let given = constants(&norm);
+        let op = Rc::new(BatchNorm { planes, activation, given, used: OnceLock::new() });
         let out = apply3([x, gamma, beta], op.clone());
-        if let (Norm::Train { stats, momentum }, Some(batch)) = (norm, op.used.get()) {
-            let count = (images * h * w) as f32;
-            let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
-            for c in 0..channels {
-                stats.mean[c] += momentum * (batch.mean[c] - stats.mean[c]);
-                stats.var[c] += momentum * (batch.var[c] * unbiased - stats.var[c]);
-            }
+        if let Some(batch) = op.used.get() {
+            remember(norm, batch, images * h * w);
         }
         out
+    }
+
+    fn batch_norm_quant(
+        &self,
+        x: &Value,
+        gamma: &Value,
+        beta: &Value,
+        norm: Norm<'_>,
+        activation: Activation,
+        options: &Options<'_, Value>,
+    ) -> Value {
+        let [images, channels, h, w] = dims("a batch normalization", x);
+        let parameters = [gamma.tensor.dims(), beta.tensor.dims()];
+        assert_eq!(parameters, [[channels]; 2], "gamma and beta hold a value a channel");
+        let Options { grids, steps, p, channels: marks } = *options;
+        let mixture = mixture(x, steps, p, grids, true, marks);
+        assert_eq!(mixture.steps, 1, "a feature map has one step an option");
+        let planes = Planes { images, channels, pixels: h * w };
+        let tensors = [x, gamma, beta, steps, p].map(|v| v.tensor.clone());
+        // Runs `f` on the normalization with its values borrowed.
+        fn with<R>(
+            [x, gamma, beta, steps, p]: &[Tensor; 5],
+            planes: Planes,
+            activation: Activation,
+            mixture: &Mixture,
+            f: impl FnOnce(&[f32], &Spec<'_>) -> R,
+        ) -> R {
+            let (gamma, beta, steps, p) = (floats(gamma), floats(beta), floats(steps), floats(p));
+            let quantizer = Some(mixture.at(&steps, &p));
+            let spec = Spec { planes, gamma: &gamma, beta: &beta, activation, quantizer };
+            f(&floats(x), &spec)
+        }
+        let given = constants(&norm);
+        let of_batch = given.is_none();
+        let (out, stats) = with(&tensors, planes, activation, &mixture, |x, spec| {
+            norm::forward(spec, x, given.as_ref())
+        });
+        remember(norm, &stats, images * h * w);
+        let out = tensor(out, x.tensor.dims());
+        Value::made(out, &[x, gamma, beta, steps, p], || {
+            Box::new(move |grad| {
+                let grads = with(&tensors, planes, activation, &mixture, |x, spec| {
+                    norm::backward(spec, x, &stats, of_batch, &floats(grad))
+                });
+                let options = grads.options.expect("the normalization has a quantizer");
+                let all = [grads.x, grads.gamma, grads.beta, options.steps, options.p];
+                let like = |(data, x): (Vec<f32>, &Tensor)| Some(tensor(data, x.dims()));
+                all.into_iter().zip(&tensors).map(like).collect()
+            })
+        })
     }
 
     fn avg_pool(&self, x: &Value, window: usize) -> Value {
@@ -513,26 +599,6 @@ impl Backend for Candle {
         per_image: bool,
         channels: Option<&[bool]>,
     ) -> Value {
-        let elements = x.tensor.elem_count();
-        let options = grids.len();
-        let per_option = steps.tensor.elem_count() / options;
-        let first = x.tensor.dims()[0];
-        assert_eq!(p.tensor.elem_count(), options, "one probability an option");
-        assert_eq!(per_option * options, steps.tensor.elem_count(), "steps for every option");
-        assert!(per_option == 1 || per_option == first, "one step, or one a slice of {first}");
-        let channels = channels.map(|mask| {
-            let [_, c, h, w] = dims("a channel mask", x);
-            assert!(mask.len() == c && per_option == 1, "one mark for each of {c} channels");
-            (mask.to_vec(), h * w)
-        });
-        let sharing = elements / per_option / if per_image { first } else { 1 };
-        let op = Mixture {
-            grids: grids.to_vec(),
-            steps: per_option,
-            sharing,
-            channels,
-            wanted: x.tracked(),
-        };
-        apply3([x, steps, p], Rc::new(op))
+        apply3([x, steps, p], Rc::new(mixture(x, steps, p, grids, per_image, channels)))
     }
 }

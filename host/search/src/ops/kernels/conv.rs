@@ -3,8 +3,8 @@
 
 use rayon::prelude::*;
 
-use super::Parts;
 use super::matrix::{View, product};
+use super::{Parts, written};
 use crate::ops::Slide;
 
 /// Sizes of one convolution.
@@ -111,10 +111,10 @@ fn col2im(g: &Geometry, columns: &[f32], image: &mut [f32]) {
 /// `[N, OC, OH, OW]` from `x [N, IC, H, W]` and `weight [OC, IC, KH, KW]`.
 pub fn forward(g: &Geometry, x: &[f32], weight: &[f32]) -> Vec<f32> {
     let (pixels, taps) = (g.pixels(), g.taps());
-    let mut out = vec![0.0; g.images * g.filters * pixels];
     let per_block = g.images.div_ceil(BLOCKS).max(1);
-    out.par_chunks_mut((per_block * g.filters * pixels).max(1)).enumerate().for_each(
-        |(block, out)| {
+    let chunk = (per_block * g.filters * pixels).max(1);
+    written(g.images * g.filters * pixels, |out| {
+        out.par_chunks_mut(chunk).enumerate().for_each(|(block, out)| {
             let mut columns = vec![0.0; if g.pointwise() { 0 } else { taps * pixels }];
             for (i, out) in out.chunks_mut(g.filters * pixels).enumerate() {
                 let image = &x[(block * per_block + i) * g.input_image()..][..g.input_image()];
@@ -127,9 +127,8 @@ pub fn forward(g: &Geometry, x: &[f32], weight: &[f32]) -> Vec<f32> {
                 let (a, b) = (View::rows(weight, taps), View::rows(patches, pixels));
                 product([g.filters, pixels, taps], out, false, a, b);
             }
-        },
-    );
-    out
+        });
+    })
 }
 
 /// Gradients to the input and to the weight, each if wanted.
@@ -143,40 +142,43 @@ pub fn backward(
     let (pixels, taps) = (g.pixels(), g.taps());
     let per_block = g.images.div_ceil(BLOCKS).max(1);
     let blocks = g.images.div_ceil(per_block);
-    let mut dx = vec![0.0; if wanted[0] { x.len() } else { 0 }];
     let mut dw = vec![0.0; if wanted[1] { blocks * weight.len() } else { 0 }];
-    let (dx_parts, dw_parts) = (Parts::new(&mut dx), Parts::new(&mut dw));
-    (0..blocks).into_par_iter().for_each(|block| {
-        let mut columns = vec![0.0; if g.pointwise() { 0 } else { taps * pixels }];
-        let mut column_grads =
-            vec![0.0; if g.pointwise() || !wanted[0] { 0 } else { taps * pixels }];
-        for n in block * per_block..((block + 1) * per_block).min(g.images) {
-            let image = &x[n * g.input_image()..][..g.input_image()];
-            let grad = &grad[n * g.filters * pixels..][..g.filters * pixels];
-            if wanted[0] {
-                // SAFETY: image `n` belongs to this block alone.
-                let dx = unsafe { dx_parts.part(n * g.input_image(), g.input_image()) };
-                let (a, b) = (View::rows(weight, taps).t(), View::rows(grad, pixels));
-                if g.pointwise() {
-                    product([taps, pixels, g.filters], dx, false, a, b);
-                } else {
-                    product([taps, pixels, g.filters], &mut column_grads, false, a, b);
-                    col2im(g, &column_grads, dx);
+    let dw_parts = Parts::new(&mut dw);
+    let dx = written(if wanted[0] { x.len() } else { 0 }, |dx| {
+        let dx_parts = Parts::new(dx);
+        (0..blocks).into_par_iter().for_each(|block| {
+            let mut columns = vec![0.0; if g.pointwise() { 0 } else { taps * pixels }];
+            let mut column_grads =
+                vec![0.0; if g.pointwise() || !wanted[0] { 0 } else { taps * pixels }];
+            for n in block * per_block..((block + 1) * per_block).min(g.images) {
+                let image = &x[n * g.input_image()..][..g.input_image()];
+                let grad = &grad[n * g.filters * pixels..][..g.filters * pixels];
+                if wanted[0] {
+                    // SAFETY: image `n` belongs to this block alone.
+                    let dx = unsafe { dx_parts.part(n * g.input_image(), g.input_image()) };
+                    let (a, b) = (View::rows(weight, taps).t(), View::rows(grad, pixels));
+                    if g.pointwise() {
+                        product([taps, pixels, g.filters], dx, false, a, b);
+                    } else {
+                        product([taps, pixels, g.filters], &mut column_grads, false, a, b);
+                        dx.fill(0.0);
+                        col2im(g, &column_grads, dx);
+                    }
+                }
+                if wanted[1] {
+                    let patches = if g.pointwise() {
+                        image
+                    } else {
+                        im2col(g, image, &mut columns);
+                        &columns
+                    };
+                    // SAFETY: each block has a slice of its own.
+                    let dw = unsafe { dw_parts.part(block * weight.len(), weight.len()) };
+                    let (a, b) = (View::rows(grad, pixels), View::rows(patches, pixels).t());
+                    product([g.filters, taps, pixels], dw, true, a, b);
                 }
             }
-            if wanted[1] {
-                let patches = if g.pointwise() {
-                    image
-                } else {
-                    im2col(g, image, &mut columns);
-                    &columns
-                };
-                // SAFETY: each block has a slice of its own.
-                let dw = unsafe { dw_parts.part(block * weight.len(), weight.len()) };
-                let (a, b) = (View::rows(grad, pixels), View::rows(patches, pixels).t());
-                product([g.filters, taps, pixels], dw, true, a, b);
-            }
-        }
+        });
     });
     let dw = wanted[1].then(|| {
         let (first, rest) = dw.split_at_mut(weight.len());

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::conv::Geometry;
-use super::{LANES, Parts, simd, sum_lanes};
+use super::{LANES, Parts, simd, sum_lanes, written};
 
 /// Output lanes computed together.
 const RUN: usize = 2 * LANES;
@@ -147,27 +147,28 @@ pub fn forward(g: &Geometry, x: &[f32], weight: &[f32]) -> Vec<f32> {
     let layout = Layout::new(g);
     let (oh, ow) = layout.output;
     let (plane, taps) = (g.height * g.width, g.kernel[0] * g.kernel[1]);
-    let mut out = vec![0.0; g.images * g.channels * oh * ow];
     // One image a task: large enough to pay for its buffers.
-    out.par_chunks_mut((g.channels * oh * ow).max(1)).enumerate().for_each(|(n, out)| {
-        let mut buffer = layout.buffer(g);
-        let mut run = vec![0.0; layout.run];
-        simd(
-            #[inline(always)]
-            || {
-                for (c, out) in out.chunks_exact_mut(oh * ow).enumerate() {
-                    layout.split(g, &x[(n * g.channels + c) * plane..][..plane], &mut buffer);
-                    let weight = &weight[c * taps..(c + 1) * taps];
-                    let taps = layout.offsets.iter().copied().zip(weight.iter().copied());
-                    correlate(&buffer, taps, &mut run);
-                    for (out, run) in out.chunks_exact_mut(ow).zip(run.chunks(layout.phase[1])) {
-                        out.copy_from_slice(&run[..ow]);
+    written(g.images * g.channels * oh * ow, |out| {
+        out.par_chunks_mut((g.channels * oh * ow).max(1)).enumerate().for_each(|(n, out)| {
+            let mut buffer = layout.buffer(g);
+            let mut run = vec![0.0; layout.run];
+            simd(
+                #[inline(always)]
+                || {
+                    for (c, out) in out.chunks_exact_mut(oh * ow).enumerate() {
+                        layout.split(g, &x[(n * g.channels + c) * plane..][..plane], &mut buffer);
+                        let weight = &weight[c * taps..(c + 1) * taps];
+                        let taps = layout.offsets.iter().copied().zip(weight.iter().copied());
+                        correlate(&buffer, taps, &mut run);
+                        for (out, run) in out.chunks_exact_mut(ow).zip(run.chunks(layout.phase[1]))
+                        {
+                            out.copy_from_slice(&run[..ow]);
+                        }
                     }
-                }
-            },
-        );
-    });
-    out
+                },
+            );
+        });
+    })
 }
 
 /// Gradients to the input and to the weight, each if wanted.
@@ -186,49 +187,51 @@ pub fn backward(
     let padded = phase.next_multiple_of(RUN);
     // The output's gradient is read at negative offsets too: zeros before it.
     let lead = layout.offsets.iter().map(|o| o % phase).max().unwrap_or(0);
-    let mut dx = vec![0.0; if wanted[0] { x.len() } else { 0 }];
     let mut dw = vec![0.0; weight.len()];
-    let dx_parts = Parts::new(&mut dx);
-    // A channel a task: the sum over images of its weight's gradient has one owner.
-    dw.par_chunks_mut(taps).enumerate().for_each(|(c, dw)| {
-        let mut buffer = layout.buffer(g);
-        let mut grads = vec![0.0; lead + layout.run.max(padded) + RUN];
-        let mut input_grads = vec![0.0; stride * stride * padded];
-        let weight = &weight[c * taps..(c + 1) * taps];
-        let by_phase: Vec<Vec<(usize, f32)>> = (0..stride * stride)
-            .map(|p| {
-                let of_phase = layout.offsets.iter().zip(weight).filter(|(o, _)| *o / phase == p);
-                of_phase.map(|(o, w)| (lead - o % phase, *w)).collect()
-            })
-            .collect();
-        let mut joined = layout.buffer(g);
-        simd(
-            #[inline(always)]
-            || {
-                for n in 0..g.images {
-                    let at = n * g.channels + c;
-                    let rows = grad[at * oh * ow..][..oh * ow].chunks_exact(ow);
-                    for (to, from) in grads[lead..].chunks_mut(layout.phase[1]).zip(rows) {
-                        to[..ow].copy_from_slice(from);
-                    }
-                    if wanted[1] {
-                        layout.split(g, &x[at * plane..][..plane], &mut buffer);
-                        let grads = &grads[lead..lead + layout.run];
-                        all_dots(&buffer, &layout.offsets, grads, dw);
-                    }
-                    if wanted[0] {
-                        for (p, taps) in by_phase.iter().enumerate() {
-                            let out = &mut input_grads[p * padded..(p + 1) * padded];
-                            correlate(&grads, taps.iter().copied(), out);
-                            joined[p * phase..(p + 1) * phase].copy_from_slice(&out[..phase]);
+    let dx = written(if wanted[0] { x.len() } else { 0 }, |dx| {
+        let dx_parts = Parts::new(dx);
+        // A channel a task: the sum over images of its weight's gradient has one owner.
+        dw.par_chunks_mut(taps).enumerate().for_each(|(c, dw)| {
+            let mut buffer = layout.buffer(g);
+            let mut grads = vec![0.0; lead + layout.run.max(padded) + RUN];
+            let mut input_grads = vec![0.0; stride * stride * padded];
+            let weight = &weight[c * taps..(c + 1) * taps];
+            let by_phase: Vec<Vec<(usize, f32)>> = (0..stride * stride)
+                .map(|p| {
+                    let of_phase =
+                        layout.offsets.iter().zip(weight).filter(|(o, _)| *o / phase == p);
+                    of_phase.map(|(o, w)| (lead - o % phase, *w)).collect()
+                })
+                .collect();
+            let mut joined = layout.buffer(g);
+            simd(
+                #[inline(always)]
+                || {
+                    for n in 0..g.images {
+                        let at = n * g.channels + c;
+                        let rows = grad[at * oh * ow..][..oh * ow].chunks_exact(ow);
+                        for (to, from) in grads[lead..].chunks_mut(layout.phase[1]).zip(rows) {
+                            to[..ow].copy_from_slice(from);
                         }
-                        // SAFETY: the planes of channel `c` belong to this task alone.
-                        let dx = unsafe { dx_parts.part(at * plane, plane) };
-                        layout.join(g, &joined, dx);
+                        if wanted[1] {
+                            layout.split(g, &x[at * plane..][..plane], &mut buffer);
+                            let grads = &grads[lead..lead + layout.run];
+                            all_dots(&buffer, &layout.offsets, grads, dw);
+                        }
+                        if wanted[0] {
+                            for (p, taps) in by_phase.iter().enumerate() {
+                                let out = &mut input_grads[p * padded..(p + 1) * padded];
+                                correlate(&grads, taps.iter().copied(), out);
+                                joined[p * phase..(p + 1) * phase].copy_from_slice(&out[..phase]);
+                            }
+                            // SAFETY: the planes of channel `c` belong to this task alone.
+                            let dx = unsafe { dx_parts.part(at * plane, plane) };
+                            layout.join(g, &joined, dx);
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        });
     });
     (wanted[0].then_some(dx), wanted[1].then_some(dw))
 }

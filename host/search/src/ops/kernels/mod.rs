@@ -36,6 +36,55 @@ pub fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// A sum over many runs, in lanes that are added up now and then: as exact as pairwise summation,
+/// nearly as fast as a plain loop.
+#[derive(Clone, Copy)]
+pub struct Sum {
+    lanes: [f32; LANES],
+    /// Elements since the lanes were last added up.
+    pending: usize,
+    total: f64,
+}
+
+impl Sum {
+    /// Zero.
+    pub const ZERO: Sum = Sum { lanes: [0.0; LANES], pending: 0, total: 0.0 };
+
+    /// The lanes, to which the caller adds `count` elements.
+    #[inline(always)]
+    pub fn lanes(&mut self, count: usize) -> &mut [f32; LANES] {
+        if self.pending > 8192 {
+            self.total += f64::from(sum_lanes(self.lanes));
+            self.lanes = [0.0; LANES];
+            self.pending = 0;
+        }
+        self.pending += count;
+        &mut self.lanes
+    }
+
+    /// All that was added.
+    #[inline(always)]
+    pub fn total(&self) -> f64 {
+        self.total + f64::from(sum_lanes(self.lanes))
+    }
+}
+
+/// `n` elements that `write` sets, all of them, before it reads any.
+///
+/// Large outputs are most of the memory traffic of a small network; clearing them first would
+/// double it.
+pub fn written(n: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut out: Vec<f32> = Vec::with_capacity(n);
+    // SAFETY: the capacity is `n`, every bit pattern is an `f32`, and all callers (operators of
+    // this directory) set every element.
+    #[allow(clippy::uninit_vec)]
+    unsafe {
+        out.set_len(n);
+    }
+    write(&mut out);
+    out
+}
+
 /// A mutable slice that threads write in disjoint parts which are not contiguous chunks.
 pub struct Parts<'a> {
     start: *mut f32,

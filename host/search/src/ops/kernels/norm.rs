@@ -1,9 +1,10 @@
-//! Batch normalization with its activation, one channel a task: a channel of a batch is small
-//! enough to stay in the cache over the passes.
+//! Batch normalization with its activation and, where wanted, the quantizer behind it, one
+//! channel a task: a channel of a batch is small enough to stay in the cache over the passes.
 
 use rayon::prelude::*;
 
-use super::{LANES, Parts, simd, sum_lanes};
+use super::quantizer::{Mixture, OptionGradients, OptionSums, Options, STRIP, option_gradients};
+use super::{LANES, Parts, Sum, simd, written};
 use crate::ops::{Activation, NORM_EPSILON};
 
 /// Statistics that normalized a batch.
@@ -29,10 +30,38 @@ impl Planes {
     }
 }
 
-/// `sum_i f(i)` over a plane, in lanes.
+/// A normalization without its input.
+#[derive(Clone, Copy)]
+pub struct Spec<'a> {
+    pub planes: Planes,
+    pub gamma: &'a [f32],
+    pub beta: &'a [f32],
+    pub activation: Activation,
+    /// Has one step an option.
+    pub quantizer: Option<Mixture<'a>>,
+}
+
+impl<'a> Spec<'a> {
+    /// What is behind channel `c`.
+    fn options(&self, c: usize) -> Option<Options> {
+        let mixture = self.quantizer.as_ref()?;
+        let quantized = mixture.channels.is_none_or(|marks| marks[c]);
+        quantized.then(|| Options::at(mixture, 0))
+    }
+
+    /// What the activation clamps at from below.
+    fn floor(&self) -> f32 {
+        match self.activation {
+            Activation::Identity => f32::NEG_INFINITY,
+            Activation::Relu => 0.0,
+        }
+    }
+}
+
+/// Adds `f(i)` for `i` in `0..len` to `sum`.
 #[inline(always)]
-fn sum_by(len: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
+fn add(sum: &mut Sum, len: usize, f: impl Fn(usize) -> f32) {
+    let lanes = sum.lanes(len);
     let whole = len - len % LANES;
     let mut i = 0;
     while i < whole {
@@ -44,137 +73,163 @@ fn sum_by(len: usize, f: impl Fn(usize) -> f32) -> f32 {
     for i in whole..len {
         lanes[i - whole] += f(i);
     }
-    sum_lanes(lanes)
 }
 
-/// The output, and the statistics of the batch where none are `given`.
-pub fn forward(
-    p: Planes,
-    x: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
-    given: Option<&Stats>,
-    activation: Activation,
-) -> (Vec<f32>, Stats) {
-    let mut out = vec![0.0; x.len()];
-    let parts = Parts::new(&mut out);
+/// Mean and biased variance of channel `c`.
+#[inline(always)]
+fn statistics(p: Planes, c: usize, x: &[f32]) -> (f32, f32) {
     let count = (p.images * p.pixels) as f64;
-    let floor = floor(activation);
-    let (mean, var): (Vec<f32>, Vec<f32>) = (0..p.channels)
-        .into_par_iter()
-        .map(|c| {
+    let mut sum = Sum::ZERO;
+    for n in 0..p.images {
+        let x = &x[p.plane(n, c)];
+        add(&mut sum, x.len(), |i| x[i]);
+    }
+    let mean = (sum.total() / count) as f32;
+    let mut squares = Sum::ZERO;
+    for n in 0..p.images {
+        let x = &x[p.plane(n, c)];
+        add(&mut squares, x.len(), |i| (x[i] - mean) * (x[i] - mean));
+    }
+    (mean, (squares.total() / count) as f32)
+}
+
+/// The output, and what it was normalized with: the statistics of the batch where none are
+/// `given`.
+pub fn forward(spec: &Spec<'_>, x: &[f32], given: Option<&Stats>) -> (Vec<f32>, Stats) {
+    let p = spec.planes;
+    let (mut mean, mut var) = (Vec::new(), Vec::new());
+    let out = written(x.len(), |out| {
+        let parts = Parts::new(out);
+        let channel = |c: usize| {
             simd(
                 #[inline(always)]
                 || {
                     let (mean, var) = match given {
                         Some(stats) => (stats.mean[c], stats.var[c]),
-                        None => {
-                            let mut sum = 0.0f64;
-                            for n in 0..p.images {
-                                let x = &x[p.plane(n, c)];
-                                sum += f64::from(sum_by(x.len(), |i| x[i]));
-                            }
-                            let mean = (sum / count) as f32;
-                            let mut squares = 0.0f64;
-                            for n in 0..p.images {
-                                let x = &x[p.plane(n, c)];
-                                let square = |i: usize| (x[i] - mean) * (x[i] - mean);
-                                squares += f64::from(sum_by(x.len(), square));
-                            }
-                            (mean, (squares / count) as f32)
-                        }
+                        None => statistics(p, c, x),
                     };
-                    let scale = gamma[c] / (var + NORM_EPSILON).sqrt();
-                    let shift = beta[c] - mean * scale;
+                    let scale = spec.gamma[c] / (var + NORM_EPSILON).sqrt();
+                    let shift = spec.beta[c] - mean * scale;
+                    let floor = spec.floor();
+                    let options = spec.options(c);
+                    let mut real = [0.0f32; STRIP];
                     for n in 0..p.images {
                         let range = p.plane(n, c);
                         // SAFETY: the planes of channel `c` belong to this task alone.
                         let out = unsafe { parts.part(range.start, p.pixels) };
-                        for (out, x) in out.iter_mut().zip(&x[range]) {
-                            *out = (x * scale + shift).max(floor);
+                        let x = &x[range];
+                        match &options {
+                            None => {
+                                for (out, x) in out.iter_mut().zip(x) {
+                                    *out = (x * scale + shift).max(floor);
+                                }
+                            }
+                            Some(options) => {
+                                for (out, x) in out.chunks_mut(STRIP).zip(x.chunks(STRIP)) {
+                                    for (real, x) in real.iter_mut().zip(x) {
+                                        *real = (x * scale + shift).max(floor);
+                                    }
+                                    options.mix(&real[..x.len()], out);
+                                }
+                            }
                         }
                     }
                     (mean, var)
                 },
             )
-        })
-        .unzip();
+        };
+        (mean, var) = (0..p.channels).into_par_iter().map(channel).unzip();
+    });
     (out, Stats { mean, var })
-}
-
-/// What the activation clamps at from below.
-fn floor(activation: Activation) -> f32 {
-    match activation {
-        Activation::Identity => f32::NEG_INFINITY,
-        Activation::Relu => 0.0,
-    }
 }
 
 /// Gradients of a normalization.
 pub struct Gradients {
-    /// To the input, where wanted.
-    pub x: Option<Vec<f32>>,
+    pub x: Vec<f32>,
     pub gamma: Vec<f32>,
     pub beta: Vec<f32>,
+    pub options: Option<OptionGradients>,
 }
 
 /// The backward pass; `of_batch` says whether `stats` depend on `x`.
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
-    p: Planes,
+    spec: &Spec<'_>,
     x: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
     stats: &Stats,
     of_batch: bool,
-    activation: Activation,
     grad: &[f32],
-    wanted: bool,
 ) -> Gradients {
-    let mut dx = vec![0.0; if wanted { x.len() } else { 0 }];
-    let parts = Parts::new(&mut dx);
-    let count = (p.images * p.pixels) as f32;
-    let floor = floor(activation);
-    let (dgamma, dbeta): (Vec<f32>, Vec<f32>) = (0..p.channels)
-        .into_par_iter()
-        .map(|c| {
+    let p = spec.planes;
+    let options = spec.quantizer.map_or(0, |m| m.grids.len());
+    let mut results: Vec<(f32, f32, Vec<OptionSums>)> = Vec::new();
+    let dx = written(x.len(), |dx| {
+        let parts = Parts::new(dx);
+        let channel = |c: usize| {
             simd(
                 #[inline(always)]
                 || {
                     let mean = stats.mean[c];
                     let inverse = 1.0 / (stats.var[c] + NORM_EPSILON).sqrt();
-                    let scale = gamma[c] * inverse;
-                    let shift = beta[c] - mean * scale;
-                    let masked = |x: f32, g: f32| if x * scale + shift > floor { g } else { 0.0 };
-                    let (mut sum, mut dot) = (0.0f64, 0.0f64);
+                    let scale = spec.gamma[c] * inverse;
+                    let shift = spec.beta[c] - mean * scale;
+                    let floor = spec.floor();
+                    let quantizer = spec.options(c);
+                    let mut option_sums = vec![OptionSums::ZERO; options];
+                    let mut real = [0.0f32; STRIP];
+                    let (mut sum, mut dot) = (Sum::ZERO, Sum::ZERO);
+                    // First the gradient in front of the activation, and its sums.
                     for n in 0..p.images {
-                        let (x, g) = (&x[p.plane(n, c)], &grad[p.plane(n, c)]);
-                        sum += f64::from(sum_by(x.len(), |i| masked(x[i], g[i])));
-                        let product = |i: usize| masked(x[i], g[i]) * (x[i] - mean);
-                        dot += f64::from(sum_by(x.len(), product));
-                    }
-                    let dgamma = dot as f32 * inverse;
-                    let dbeta = sum as f32;
-                    if wanted {
-                        let (a, b) = if of_batch {
-                            (dbeta / count, dgamma * inverse / count)
-                        } else {
-                            (0.0, 0.0)
-                        };
-                        for n in 0..p.images {
-                            let range = p.plane(n, c);
-                            // SAFETY: the planes of channel `c` belong to this task alone.
-                            let out = unsafe { parts.part(range.start, p.pixels) };
-                            let (x, g) = (&x[range.clone()], &grad[range]);
-                            for i in 0..out.len() {
-                                out[i] = scale * (masked(x[i], g[i]) - a - (x[i] - mean) * b);
+                        let range = p.plane(n, c);
+                        // SAFETY: the planes of channel `c` belong to this task alone.
+                        let dx = unsafe { parts.part(range.start, p.pixels) };
+                        let (x, g) = (&x[range.clone()], &grad[range]);
+                        let strips = x.chunks(STRIP).zip(g.chunks(STRIP));
+                        for (dx, (x, g)) in dx.chunks_mut(STRIP).zip(strips) {
+                            match &quantizer {
+                                None => {
+                                    for ((dx, x), g) in dx.iter_mut().zip(x).zip(g) {
+                                        *dx = if x * scale + shift > floor { *g } else { 0.0 };
+                                    }
+                                }
+                                Some(options) => {
+                                    for (real, x) in real.iter_mut().zip(x) {
+                                        *real = (x * scale + shift).max(floor);
+                                    }
+                                    let real = &real[..x.len()];
+                                    options.mix_backward(real, g, dx, &mut option_sums);
+                                    for (dx, real) in dx.iter_mut().zip(real) {
+                                        *dx = if *real > floor { *dx } else { 0.0 };
+                                    }
+                                }
                             }
+                            add(&mut sum, dx.len(), |i| dx[i]);
+                            add(&mut dot, dx.len(), |i| dx[i] * (x[i] - mean));
                         }
                     }
-                    (dgamma, dbeta)
+                    let dgamma = dot.total() as f32 * inverse;
+                    let dbeta = sum.total() as f32;
+                    let count = (p.images * p.pixels) as f32;
+                    let (a, b) = match of_batch {
+                        true => (dbeta / count, dgamma * inverse / count),
+                        false => (0.0, 0.0),
+                    };
+                    for n in 0..p.images {
+                        let range = p.plane(n, c);
+                        // SAFETY: the planes of channel `c` belong to this task alone.
+                        let dx = unsafe { parts.part(range.start, p.pixels) };
+                        for (dx, x) in dx.iter_mut().zip(&x[range]) {
+                            *dx = scale * (*dx - a - (x - mean) * b);
+                        }
+                    }
+                    (dgamma, dbeta, option_sums)
                 },
             )
-        })
-        .unzip();
-    Gradients { x: wanted.then_some(dx), gamma: dgamma, beta: dbeta }
+        };
+        results = (0..p.channels).into_par_iter().map(channel).collect();
+    });
+    let parts = || results.iter().map(|(_, _, sums)| (0, sums.as_slice()));
+    let options = spec.quantizer.as_ref().map(|m| option_gradients(m, parts()));
+    let gamma = results.iter().map(|r| r.0).collect();
+    let beta = results.iter().map(|r| r.1).collect();
+    Gradients { x: dx, gamma, beta, options }
 }

@@ -3,69 +3,32 @@
 
 use rayon::prelude::*;
 
-use super::{LANES, Parts, simd, sum_lanes};
+use super::{LANES, Parts, Sum, simd, written};
 use crate::ops::Grid;
 
 /// A learned step never acts as less than this.
 pub const MIN_STEP: f32 = 1e-7;
 
-/// How the elements share steps, and which are quantized at all.
+/// Options with their steps and probabilities, and how the elements share steps.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrangement<'a> {
-    /// Steps of an option: 1, or one for each of equally long slices of `x`.
-    pub steps: usize,
+pub struct Mixture<'a> {
+    pub grids: &'a [Grid],
+    pub p: &'a [f32],
+    /// `[options, steps_per_option]`.
+    pub steps: &'a [f32],
+    /// Steps of an option: 1, or one for each of equally long slices of the tensor.
+    pub steps_per_option: usize,
     /// Elements that count as sharing a step in its gradient's scale.
     pub sharing: usize,
-    /// Which channels are quantized, and the pixels of a plane `(n, c)`; `None` is all.
-    pub channels: Option<(&'a [bool], usize)>,
+    /// Which channels are quantized, the others pass; `None` is all.
+    pub channels: Option<&'a [bool]>,
 }
+
+/// Elements a step of a task's inner loops takes; they stay in the first cache over the options.
+pub const STRIP: usize = 512;
 
 /// Elements one task takes.
 const BLOCK: usize = 1 << 14;
-
-/// A run of elements with one step each option.
-struct Segment {
-    start: usize,
-    len: usize,
-    step: usize,
-    quantized: bool,
-}
-
-fn segments(a: &Arrangement<'_>, len: usize) -> Vec<Segment> {
-    let mut all = Vec::new();
-    match a.channels {
-        Some((mask, pixels)) if pixels > 0 => {
-            for (plane, start) in (0..len).step_by(pixels).enumerate() {
-                let quantized = mask[plane % mask.len()];
-                match all.last_mut() {
-                    Some(Segment { len, quantized: q, .. })
-                        if *q == quantized && *len + pixels <= BLOCK =>
-                    {
-                        *len += pixels;
-                    }
-                    _ => all.push(Segment { start, len: pixels, step: 0, quantized }),
-                }
-            }
-        }
-        _ => {
-            let row = (len / a.steps).max(1);
-            for start in (0..len).step_by(row) {
-                for at in (start..start + row).step_by(BLOCK) {
-                    let len = BLOCK.min(start + row - at);
-                    let step = if a.steps == 1 { 0 } else { start / row };
-                    all.push(Segment { start: at, len, step, quantized: true });
-                }
-            }
-        }
-    }
-    all
-}
-
-/// Segments a task takes, so that a task has about [`BLOCK`] elements.
-fn per_task(segments: &[Segment]) -> usize {
-    let longest = segments.iter().map(|s| s.len).max().unwrap_or(1);
-    (BLOCK / longest).max(1)
-}
 
 /// Nearest integer, half to even, for `|v| < 2^22`, without an instruction old CPUs lack.
 #[inline(always)]
@@ -81,12 +44,13 @@ struct Quantizer {
     inverse: f32,
     min: f32,
     max: f32,
+    p: f32,
 }
 
 impl Quantizer {
-    fn new(step: f32, grid: Grid) -> Quantizer {
+    fn new(step: f32, grid: Grid, p: f32) -> Quantizer {
         let step = step.max(MIN_STEP);
-        Quantizer { step, inverse: 1.0 / step, min: grid.min as f32, max: grid.max as f32 }
+        Quantizer { step, inverse: 1.0 / step, min: grid.min as f32, max: grid.max as f32, p }
     }
 
     /// `x` in steps, kept within one step of the grid; the rounded value; whether it is on the
@@ -110,156 +74,216 @@ pub fn integers(x: &[f32], steps: &[f32], grid: Grid) -> Vec<i32> {
     let row = (x.len() / steps.len().max(1)).max(1);
     let rows = x.chunks(row).zip(steps);
     rows.flat_map(|(x, step)| {
-        let q = Quantizer::new(*step, grid);
+        let q = Quantizer::new(*step, grid, 1.0);
         x.iter().map(move |x| q.integer(*x) as i32)
     })
     .collect()
 }
 
-/// `sum_i p[i] * q_i(x)`; `steps[i * a.steps ..]` are those of option `i`.
-pub fn forward(
-    a: Arrangement<'_>,
-    x: &[f32],
-    steps: &[f32],
-    p: &[f32],
-    grids: &[Grid],
-) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    let segments = segments(&a, x.len());
-    let parts = Parts::new(&mut out);
-    let run = |segments: &[Segment]| {
-        simd(
-            #[inline(always)]
-            || {
-                for s in segments {
-                    // SAFETY: segments do not overlap, and each belongs to one task.
-                    let out = unsafe { parts.part(s.start, s.len) };
-                    let x = &x[s.start..s.start + s.len];
-                    if !s.quantized {
-                        out.copy_from_slice(x);
-                        continue;
-                    }
-                    for (i, grid) in grids.iter().enumerate() {
-                        let q = Quantizer::new(steps[i * a.steps + s.step], *grid);
-                        let weight = p[i] * q.step;
-                        for (out, x) in out.iter_mut().zip(x) {
-                            *out += weight * q.integer(*x);
-                        }
-                    }
-                }
-            },
-        )
-    };
-    segments.par_chunks(per_task(&segments)).for_each(run);
-    out
+/// The sums a step's and a probability's gradients are made of, for one option.
+#[derive(Clone, Copy)]
+pub struct OptionSums {
+    step: Sum,
+    probability: Sum,
 }
 
-/// Gradients of a mixture.
-pub struct Gradients {
-    /// To the input, where wanted.
-    pub x: Option<Vec<f32>>,
+impl OptionSums {
+    /// Nothing seen.
+    pub const ZERO: OptionSums = OptionSums { step: Sum::ZERO, probability: Sum::ZERO };
+}
+
+/// All options at one step each.
+pub struct Options {
+    quantizers: Vec<Quantizer>,
+}
+
+impl Options {
+    /// Those at the `slice`-th steps of `mixture`.
+    pub fn at(mixture: &Mixture<'_>, slice: usize) -> Options {
+        let n = mixture.steps_per_option;
+        let option = |(i, grid): (usize, &Grid)| {
+            Quantizer::new(mixture.steps[i * n + slice], *grid, mixture.p[i])
+        };
+        Options { quantizers: mixture.grids.iter().enumerate().map(option).collect() }
+    }
+
+    /// `out = sum_i p_i q_i(x)`.
+    #[inline(always)]
+    pub fn mix(&self, x: &[f32], out: &mut [f32]) {
+        for (x, out) in x.chunks(STRIP).zip(out.chunks_mut(STRIP)) {
+            for (i, q) in self.quantizers.iter().enumerate() {
+                let weight = q.p * q.step;
+                for (out, x) in out.iter_mut().zip(x) {
+                    let value = weight * q.integer(*x);
+                    *out = if i == 0 { value } else { *out + value };
+                }
+            }
+        }
+    }
+
+    /// `dx = g * d mix / d x`; adds to `sums`, one an option.
+    #[inline(always)]
+    pub fn mix_backward(&self, x: &[f32], g: &[f32], dx: &mut [f32], sums: &mut [OptionSums]) {
+        let strips = x.chunks(STRIP).zip(g.chunks(STRIP));
+        for (dx, (x, g)) in dx.chunks_mut(STRIP).zip(strips) {
+            for (i, (q, sums)) in self.quantizers.iter().zip(sums.iter_mut()).enumerate() {
+                q.backward(x, g, dx, i == 0, sums);
+            }
+        }
+    }
+}
+
+impl Quantizer {
+    #[inline(always)]
+    fn backward(&self, x: &[f32], g: &[f32], dx: &mut [f32], first: bool, sums: &mut OptionSums) {
+        let steps = sums.step.lanes(x.len());
+        let probabilities = sums.probability.lanes(x.len());
+        let mut lane = |i: usize, x: f32, g: f32, dx: &mut f32| {
+            let (scaled, rounded, inside) = self.place(x);
+            let integer = rounded.clamp(self.min, self.max);
+            steps[i] += g * if inside { integer - scaled } else { integer };
+            probabilities[i] += g * integer;
+            let part = if inside { self.p * g } else { 0.0 };
+            *dx = if first { part } else { *dx + part };
+        };
+        let whole = x.len() - x.len() % LANES;
+        let blocks = x[..whole].chunks_exact(LANES).zip(g.chunks_exact(LANES));
+        for ((x, g), dx) in blocks.zip(dx.chunks_exact_mut(LANES)) {
+            for i in 0..LANES {
+                lane(i, x[i], g[i], &mut dx[i]);
+            }
+        }
+        for i in whole..x.len() {
+            lane(i - whole, x[i], g[i], &mut dx[i]);
+        }
+    }
+}
+
+/// Gradients to steps and probabilities.
+pub struct OptionGradients {
     pub steps: Vec<f32>,
     pub p: Vec<f32>,
 }
 
-/// The backward pass.
-pub fn backward(
-    a: Arrangement<'_>,
-    x: &[f32],
-    steps: &[f32],
-    p: &[f32],
-    grids: &[Grid],
-    grad: &[f32],
-    wanted: bool,
-) -> Gradients {
-    let mut dx = vec![0.0; if wanted { x.len() } else { 0 }];
-    let segments = segments(&a, x.len());
-    let parts = Parts::new(&mut dx);
-    let options = grids.len();
-    // Per segment and option: d loss / d step without its scale, and d loss / d p.
-    let run = |segments: &[Segment]| -> Vec<[f32; 2]> {
-        simd(
-            #[inline(always)]
-            || {
-                let mut sums = Vec::with_capacity(segments.len() * options);
-                for s in segments {
-                    let range = s.start..s.start + s.len;
-                    // SAFETY: segments do not overlap, and each belongs to one task.
-                    let dx = unsafe {
-                        if wanted { parts.part(s.start, s.len) } else { parts.part(0, 0) }
-                    };
-                    if !s.quantized {
-                        if wanted {
-                            dx.copy_from_slice(&grad[range]);
-                        }
-                        sums.extend(std::iter::repeat_n([0.0; 2], options));
-                        continue;
-                    }
-                    for (i, grid) in grids.iter().enumerate() {
-                        let q = Quantizer::new(steps[i * a.steps + s.step], *grid);
-                        let (x, g) = (&x[range.clone()], &grad[range.clone()]);
-                        sums.push(option(q, p[i], x, g, wanted.then_some(&mut *dx)));
-                    }
-                }
-                sums
-            },
-        )
-    };
-    let sums: Vec<Vec<[f32; 2]>> = segments.par_chunks(per_task(&segments)).map(run).collect();
-    let mut dsteps = vec![0.0f64; steps.len()];
-    let mut dp = vec![0.0f64; options];
-    for (segment, sums) in segments.iter().zip(sums.concat().chunks_exact(options)) {
-        for (i, [step, probability]) in sums.iter().enumerate() {
-            dsteps[i * a.steps + segment.step] += f64::from(*step);
-            dp[i] += f64::from(*probability);
+/// Sums of parts in their order; a part belongs to the steps of one slice.
+pub fn option_gradients<'a>(
+    mixture: &Mixture<'_>,
+    parts: impl Iterator<Item = (usize, &'a [OptionSums])>,
+) -> OptionGradients {
+    let n = mixture.steps_per_option;
+    let mut steps = vec![0.0f64; mixture.steps.len()];
+    let mut p = vec![0.0f64; mixture.p.len()];
+    for (slice, sums) in parts {
+        for (i, sums) in sums.iter().enumerate() {
+            let at = i * n + slice;
+            steps[at] += sums.step.total();
+            p[i] += f64::from(mixture.steps[at].max(MIN_STEP)) * sums.probability.total();
         }
     }
     let scale = |i: usize| {
-        let option = i / a.steps;
-        let levels = f64::from(grids[option].max);
-        f64::from(p[option]) / (a.sharing as f64 * levels).sqrt()
+        let levels = f64::from(mixture.grids[i].max);
+        f64::from(mixture.p[i]) / (mixture.sharing as f64 * levels).sqrt()
     };
-    Gradients {
-        x: wanted.then_some(dx),
-        steps: dsteps.iter().enumerate().map(|(i, sum)| (sum * scale(i)) as f32).collect(),
-        p: dp.iter().map(|sum| *sum as f32).collect(),
+    OptionGradients {
+        steps: steps.iter().enumerate().map(|(at, sum)| (sum * scale(at / n)) as f32).collect(),
+        p: p.iter().map(|sum| *sum as f32).collect(),
     }
 }
 
-/// Adds an option's part to `dx` and returns the sums for its step and its probability.
-#[inline(always)]
-fn option(q: Quantizer, p: f32, x: &[f32], g: &[f32], dx: Option<&mut [f32]>) -> [f32; 2] {
-    let mut step = [0.0f32; LANES];
-    let mut probability = [0.0f32; LANES];
-    let mut lane = |i: usize, x: f32, g: f32| -> f32 {
-        let (scaled, rounded, inside) = q.place(x);
-        let integer = rounded.clamp(q.min, q.max);
-        let residue = if inside { integer - scaled } else { integer };
-        step[i] += g * residue;
-        probability[i] += g * integer;
-        if inside { p * g } else { 0.0 }
-    };
-    match dx {
-        Some(dx) => {
-            let whole = dx.len() - dx.len() % LANES;
-            let (head, tail) = dx.split_at_mut(whole);
-            let blocks = x.chunks_exact(LANES).zip(g.chunks_exact(LANES));
-            for (dx, (x, g)) in head.chunks_exact_mut(LANES).zip(blocks) {
-                for i in 0..LANES {
-                    dx[i] += lane(i, x[i], g[i]);
-                }
-            }
-            for (i, dx) in tail.iter_mut().enumerate() {
-                *dx += lane(i, x[whole + i], g[whole + i]);
+/// A run of elements with one step an option.
+struct Segment {
+    start: usize,
+    len: usize,
+    slice: usize,
+    quantized: bool,
+}
+
+/// Cuts a tensor of `len` elements, whose planes have `pixels`, into segments of at most
+/// [`BLOCK`] elements.
+fn segments(m: &Mixture<'_>, len: usize, pixels: usize) -> Vec<Segment> {
+    let mut all: Vec<Segment> = Vec::new();
+    if let Some(marks) = m.channels {
+        for (plane, start) in (0..len).step_by(pixels.max(1)).enumerate() {
+            let quantized = marks[plane % marks.len()];
+            match all.last_mut() {
+                Some(s) if s.quantized == quantized && s.len + pixels <= BLOCK => s.len += pixels,
+                _ => all.push(Segment { start, len: pixels, slice: 0, quantized }),
             }
         }
-        None => {
-            for (x, g) in x.chunks(LANES).zip(g.chunks(LANES)) {
-                for i in 0..x.len() {
-                    lane(i, x[i], g[i]);
-                }
-            }
+        return all;
+    }
+    let row = (len / m.steps_per_option).max(1);
+    for (slice, start) in (0..len).step_by(row).enumerate() {
+        for at in (start..start + row).step_by(BLOCK) {
+            let len = BLOCK.min(start + row - at);
+            all.push(Segment { start: at, len, slice, quantized: true });
         }
     }
-    [sum_lanes(step), q.step * sum_lanes(probability)]
+    all
+}
+
+/// Segments a task takes, so that a task has about [`BLOCK`] elements.
+fn per_task(segments: &[Segment]) -> usize {
+    let longest = segments.iter().map(|s| s.len).max().unwrap_or(1);
+    (BLOCK / longest).max(1)
+}
+
+/// `sum_i p_i q_i(x)`; `pixels` is the size of a plane.
+pub fn forward(m: Mixture<'_>, x: &[f32], pixels: usize) -> Vec<f32> {
+    let segments = segments(&m, x.len(), pixels);
+    written(x.len(), |out| {
+        let parts = Parts::new(out);
+        segments.par_chunks(per_task(&segments)).for_each(|segments| {
+            for s in segments {
+                // SAFETY: segments do not overlap, and each belongs to one task.
+                let out = unsafe { parts.part(s.start, s.len) };
+                let x = &x[s.start..s.start + s.len];
+                if s.quantized {
+                    let options = Options::at(&m, s.slice);
+                    simd(
+                        #[inline(always)]
+                        || options.mix(x, out),
+                    );
+                } else {
+                    out.copy_from_slice(x);
+                }
+            }
+        });
+    })
+}
+
+/// Gradients to `x` and to steps and probabilities.
+pub fn backward(
+    m: Mixture<'_>,
+    x: &[f32],
+    pixels: usize,
+    grad: &[f32],
+) -> (Vec<f32>, OptionGradients) {
+    let segments = segments(&m, x.len(), pixels);
+    let n = m.grids.len();
+    let mut sums = Vec::new();
+    let dx = written(x.len(), |dx| {
+        let parts = Parts::new(dx);
+        let task = |segments: &[Segment]| {
+            let mut sums = vec![OptionSums::ZERO; n * segments.len()];
+            for (s, sums) in segments.iter().zip(sums.chunks_exact_mut(n)) {
+                // SAFETY: segments do not overlap, and each belongs to one task.
+                let dx = unsafe { parts.part(s.start, s.len) };
+                let range = s.start..s.start + s.len;
+                if s.quantized {
+                    let options = Options::at(&m, s.slice);
+                    simd(
+                        #[inline(always)]
+                        || options.mix_backward(&x[range.clone()], &grad[range], dx, sums),
+                    );
+                } else {
+                    dx.copy_from_slice(&grad[range]);
+                }
+            }
+            sums
+        };
+        sums = segments.par_chunks(per_task(&segments)).flat_map_iter(task).collect();
+    });
+    let gradients = option_gradients(&m, segments.iter().map(|s| s.slice).zip(sums.chunks(n)));
+    (dx, gradients)
 }

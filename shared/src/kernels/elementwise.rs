@@ -2,7 +2,7 @@
 //! four channels at a time, which is what a byte, half-word or word holds.
 
 #[cfg(jaq_armv7em)]
-use super::armv7em as isa;
+use super::armv7em_linear as isa;
 use super::codes::{pack_four, put_small_word, small_word, unpack_four};
 #[cfg(not(jaq_armv7em))]
 use super::portable as isa;

@@ -7,7 +7,7 @@
 //! accumulators' start, `-offset * sum(a)`.
 
 #[cfg(jaq_armv7em)]
-use super::armv7em as isa;
+use super::armv7em_linear as isa;
 use super::codes::Writer;
 #[cfg(not(jaq_armv7em))]
 use super::portable as isa;

@@ -29,6 +29,8 @@
 
 #[cfg(jaq_armv7em)]
 mod armv7em;
+#[cfg(jaq_armv7em)]
+mod armv7em_linear;
 mod codes;
 mod dense;
 mod depthwise;

@@ -8,7 +8,7 @@ use crate::format::Bits;
 #[cfg(not(jaq_armv7em))]
 use self as assembly;
 #[cfg(jaq_armv7em)]
-use super::expand_armv7em as assembly;
+use super::armv7em_expand as assembly;
 
 /// Sums of the even and of the odd words.
 #[cfg(not(jaq_armv7em))]

@@ -7,10 +7,10 @@
 
 #[cfg(jaq_armv7em)]
 mod armv7em;
+#[cfg(jaq_armv7em)]
+mod armv7em_expand;
 mod count;
 mod expand;
-#[cfg(jaq_armv7em)]
-mod expand_armv7em;
 mod scheme;
 mod tile;
 

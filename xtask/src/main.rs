@@ -1,3 +1,165 @@
-//! Project commands: setup, demo, test, bench.
+//! Project commands: `cargo xtask setup | fw | test | demo`. Results go to stdout, everything
+//! else to stderr.
 
-fn main() {}
+mod setup;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use jaq_deploy::firmware::{self, TARGETS};
+
+/// Project commands of JAQ.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what building and emulating firmware need and this machine lacks.
+    Setup,
+    /// Build the firmware of every board and print its size by part.
+    Fw {
+        /// Lint the firmware instead, warnings denied.
+        #[arg(long)]
+        clippy: bool,
+    },
+    /// Run every test of the host workspace, and of the firmware on emulated cores.
+    Test {
+        /// Run the heavier checks as well.
+        #[arg(long)]
+        full: bool,
+        /// Arguments of `cargo test`, for example a test's name.
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run the main job end to end on the shipped data: search, retrain, export, firmware,
+    /// emulated board, comparison, report.
+    Demo {
+        /// Arguments of `jaq-host run`, for example `--json` or `--seed 2`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Task::Setup => setup::run(),
+        Task::Fw { clippy } => {
+            setup::run()?;
+            if clippy { lint_firmware() } else { build_firmware() }
+        }
+        Task::Test { full, arguments } => {
+            setup::run()?;
+            test(full, &arguments)
+        }
+        Task::Demo { arguments } => {
+            setup::run()?;
+            demo(&arguments)
+        }
+    }
+}
+
+/// The repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
+}
+
+/// The cargo that runs this.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot run {program}"))?;
+    if !status.success() {
+        bail!("`{program}` failed: {status}");
+    }
+    Ok(())
+}
+
+fn build_firmware() -> Result<()> {
+    println!(
+        "{:<16} {:>8} {:>10} {:>8} {:>10}",
+        "board", "code", "constants", "flash", "variables"
+    );
+    for target in TARGETS {
+        let built = firmware::build_open(target.board)?;
+        let parts = built.parts;
+        println!(
+            "{:<16} {:>8} {:>10} {:>8} {:>10}",
+            target.board,
+            parts.code,
+            parts.constants,
+            parts.flash_bytes(),
+            parts.variables
+        );
+        eprintln!("{}", built.elf.display());
+    }
+    Ok(())
+}
+
+/// Lints the harness and every board for the board's target.
+fn lint_firmware() -> Result<()> {
+    for target in TARGETS {
+        let mut clippy = firmware::cargo(target, "clippy")?;
+        clippy.args(["--release", "--locked", "--package", target.board]);
+        clippy.args(["--package", "jaq-harness", "--", "-D", "warnings"]);
+        run(&mut clippy)?;
+    }
+    Ok(())
+}
+
+fn test(full: bool, arguments: &[OsString]) -> Result<()> {
+    let mut cargo = cargo();
+    // A missing emulator is a failure here, not a reason to skip.
+    cargo.args(["test", "--workspace"]).args(arguments).env("JAQ_REQUIRE_DEVICE", "1");
+    if full {
+        cargo.env("JAQ_FULL", "1");
+    }
+    run(&mut cargo)
+}
+
+fn demo(arguments: &[OsString]) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "jaq-host"]);
+    run(build.stdout(Stdio::from(io::stderr())))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), Into::into);
+    let mut host = Command::new(root().join(target).join("release/jaq-host"));
+    host.current_dir(root()).args(["run", "--board", "stm32h7", "--via", "qemu"]).args(arguments);
+    run(&mut host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_demo_hands_its_arguments_on() {
+        let parsed = Arguments::parse_from(["xtask", "demo", "--json", "--seed", "2"]);
+        let Task::Demo { arguments } = parsed.command else { panic!("{parsed:?}") };
+        assert_eq!(arguments, ["--json", "--seed", "2"]);
+    }
+
+    #[test]
+    fn test_keeps_the_arguments_of_cargo_apart() {
+        let parsed = Arguments::parse_from(["xtask", "test", "--full", "--", "-p", "xtask"]);
+        let Task::Test { full: true, arguments } = parsed.command else { panic!("{parsed:?}") };
+        assert_eq!(arguments, ["-p", "xtask"]);
+    }
+}

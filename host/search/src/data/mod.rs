@@ -6,6 +6,7 @@
 
 mod augment;
 mod cifar;
+pub mod fetch;
 mod idx;
 pub mod subset;
 

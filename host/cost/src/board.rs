@@ -228,6 +228,19 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(
     })
 }
 
+/// A target's name is that of its file.
+pub(crate) fn check_name(file: &str, name: &str) -> Result<(), BoardError> {
+    let stem = Path::new(file).file_stem().and_then(|s| s.to_str()).unwrap_or(file);
+    if name == stem {
+        return Ok(());
+    }
+    Err(BoardError::Field {
+        file: file.to_owned(),
+        field: "name".to_owned(),
+        reason: format!("must be that of the file, `{stem}`"),
+    })
+}
+
 impl Mcu {
     /// The shipped board `name`, or the user's own file of that path.
     pub fn load(name: &str) -> Result<Mcu, BoardError> {
@@ -254,10 +267,7 @@ impl Mcu {
                 reason: reason.to_owned(),
             })
         };
-        let stem = Path::new(file).file_stem().and_then(|s| s.to_str()).unwrap_or(file);
-        if self.name != stem {
-            return fail("name", &format!("must be that of the file, `{stem}`"));
-        }
+        check_name(file, &self.name)?;
         if let Some(timing) = &self.timing {
             let [low, high] = timing.cycles_per_instruction;
             if !(timing.clock_hz.is_finite() && timing.clock_hz > 0.0) {

@@ -170,11 +170,10 @@ pub(crate) fn features(subject: &Subject, isa: Isa) -> (&'static str, Vec<String
                 .unzip();
             (kernel.name(), names, counts)
         }
-        Subject::Encode(format) => (
-            ENCODE,
-            ENCODE_FEATURES.map(str::to_owned).to_vec(),
-            vec![format.shape.elements() as u64, format.shape.pixels() as u64, 1],
-        ),
+        Subject::Encode(format) => (ENCODE, ENCODE_FEATURES.map(str::to_owned).to_vec(), {
+            let (elements, pixels) = (format.shape.elements(), format.shape.pixels());
+            vec![elements as u64, format.bytes() as u64, pixels as u64, 1]
+        }),
     }
 }
 

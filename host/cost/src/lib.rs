@@ -3,6 +3,8 @@
 //! Useful alone. Pure: everything is computed from the layer, the board file and the cost table;
 //! no files are touched but those of `boards/` and a user's own board or table.
 
+mod accelerator;
+pub mod batch_tile;
 mod board;
 pub mod calibrate;
 mod cost;
@@ -10,9 +12,19 @@ pub mod fit;
 mod limits;
 mod mcu;
 pub mod planner;
+pub mod simulator;
+mod sram;
 mod table;
 mod tensor;
+pub mod tile;
+#[cfg(test)]
+mod tile_tests;
 
+pub use accelerator::{
+    Array, Buffer, Dataflow, FinalBits, MappingSpace, OffChip, Outputs, Precision, Residency,
+    TileSizes, Tiled,
+};
+pub use batch_tile::{Best, Objective};
 pub use board::{
     BoardError, Core, Energy, IsaName, Kind, Links, Mcu, Memory, Reserve, Timing, Use, names,
 };
@@ -20,5 +32,6 @@ pub use cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
 pub use limits::{Demand, LimitError, Limits, model_bytes};
 pub use mcu::McuModel;
 pub use planner::{Plan, plan};
+pub use sram::Sram;
 pub use table::{CostTable, FitError, KernelCost, TableError};
 pub use tensor::{CostTable3, Figure, Gradient};

@@ -15,7 +15,7 @@ use crate::board::TABLES;
 /// Name under which the encoding of the raw input is priced.
 pub const ENCODE: &str = "encode";
 /// What the encoding of an input is counted by.
-pub const ENCODE_FEATURES: [&str; 3] = ["elements", "pixels", "calls"];
+pub const ENCODE_FEATURES: [&str; 4] = ["elements", "bytes", "pixels", "calls"];
 
 /// Instructions of kernels on one instruction set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct CostTable {
     pub name: String,
     /// Hash of the kernel registry at the time of the measurements, `0x` and eight digits.
     pub registry_hash: String,
-    /// What was measured: board, link, date of nothing.
+    /// What was measured.
     pub fitted_from: String,
     /// The command that makes the table anew.
     pub refit: String,

@@ -3,12 +3,11 @@
 
 use core::arch::global_asm;
 
-use super::depthwise::LANES;
+use super::depthwise::{LANES, Lane, Rows};
 use super::portable;
-use super::requant::Finish;
 use crate::format::{Bits, Requant};
 
-/// Arguments of the 3 x 3 row routines, in the order the assembly loads them.
+/// Arguments of the row routines, in the order the assembly loads them.
 #[repr(C)]
 struct Row3 {
     rows: [*const u8; 3],
@@ -23,6 +22,18 @@ struct Row3 {
     end: *mut u8,
 }
 
+/// As [`Row3`], for 5 x 5 windows.
+#[repr(C)]
+struct Row5 {
+    rows: [*const u8; 5],
+    multiplier: i32,
+    bias: i32,
+    /// Weights 0 and 2, 1 and 3 as halves, and 4 of every row.
+    weights: *const [u32; 15],
+    out: *mut u8,
+    end: *mut u8,
+}
+
 unsafe extern "C" {
     fn jaq_v7em_row3_narrow2(row: *const Row3);
     fn jaq_v7em_row3_narrow3(row: *const Row3);
@@ -32,6 +43,14 @@ unsafe extern "C" {
     fn jaq_v7em_row3s2_narrow3(row: *const Row3);
     fn jaq_v7em_row3s2_narrow4(row: *const Row3);
     fn jaq_v7em_row3s2_wide(row: *const Row3);
+    fn jaq_v7em_row5_narrow2(row: *const Row5);
+    fn jaq_v7em_row5_narrow3(row: *const Row5);
+    fn jaq_v7em_row5_narrow4(row: *const Row5);
+    fn jaq_v7em_row5_wide(row: *const Row5);
+    fn jaq_v7em_row5s2_narrow2(row: *const Row5);
+    fn jaq_v7em_row5s2_narrow3(row: *const Row5);
+    fn jaq_v7em_row5s2_narrow4(row: *const Row5);
+    fn jaq_v7em_row5s2_wide(row: *const Row5);
     fn jaq_v7em_spread_2(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
     fn jaq_v7em_spread_4(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
     fn jaq_v7em_spread_8(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
@@ -40,50 +59,103 @@ unsafe extern "C" {
     fn jaq_v7em_pack_8(from: *const u8, plane: usize, fours: usize, to: *mut u8, step: usize);
 }
 
-/// [`portable::row3`]; writes the outputs in fours, so `out` may be that much longer.
-pub fn row3(
-    rows: [&[u8]; 3],
-    weights: &[i32; 9],
-    stride: usize,
-    out: &mut [u8],
-    count: usize,
-    finish: &Finish,
-) {
-    let outputs = count.next_multiple_of(4);
-    let read = outputs * stride + 4;
-    let (multiplier, bias) = (finish.multiplier, finish.bias);
-    let routine = match (finish.requant, finish.output, stride) {
-        (Requant::Wide, Bits::B8, 1) => jaq_v7em_row3_wide,
-        (Requant::Wide, Bits::B8, 2) => jaq_v7em_row3s2_wide,
-        (Requant::Narrow, Bits::B2, 1) => jaq_v7em_row3_narrow2,
-        (Requant::Narrow, Bits::B2, 2) => jaq_v7em_row3s2_narrow2,
-        (Requant::Narrow, Bits::B3, 1) => jaq_v7em_row3_narrow3,
-        (Requant::Narrow, Bits::B3, 2) => jaq_v7em_row3s2_narrow3,
-        (Requant::Narrow, Bits::B4, 1) => jaq_v7em_row3_narrow4,
-        (Requant::Narrow, Bits::B4, 2) => jaq_v7em_row3s2_narrow4,
-        _ => return portable::row3(rows, weights, stride, out, count, finish),
-    };
-    if count == 0 || out.len() < outputs || rows.iter().any(|row| row.len() < read) {
-        return portable::row3(rows, weights, stride, out, count, finish);
+/// [`portable::rows`]; may write up to three outputs more, into the room of a lane's row.
+pub fn rows(rows: &Rows<'_>, lanes: &[Lane], out: &mut [u8]) {
+    let outputs = rows.count.next_multiple_of(4);
+    let sound = rows.starts.iter().all(|start| start + rows.row <= rows.plane)
+        && rows.row >= outputs * rows.stride + 5
+        && rows.planes.len() >= lanes.len() * rows.plane
+        && rows.out_plane >= outputs
+        && out.len() >= lanes.len() * rows.out_plane
+        && rows.count > 0;
+    let stride = rows.stride;
+    if !sound || !(1..=2).contains(&stride) {
+        return portable::rows(rows, lanes, out);
     }
-    let halves = |low: i32, high: i32| (low & 0xffff) as u32 | (high as u32) << 16;
-    let out = out.as_mut_ptr_range();
-    let arguments = Row3 {
-        rows: rows.map(<[u8]>::as_ptr),
-        out: out.start,
-        sides: [
-            halves(weights[0], weights[2]),
-            halves(weights[3], weights[5]),
-            halves(weights[6], weights[8]),
-        ],
-        middles: [halves(weights[1], weights[4]), halves(weights[7], 0)],
-        bias,
-        multiplier,
-        end: out.start.wrapping_add(outputs),
-    };
-    // SAFETY: the routine reads `read` bytes of every row and writes `outputs` bytes, both
-    // checked above; it needs no alignment.
-    unsafe { routine(&arguments) }
+    let starts = rows.starts;
+    match (rows.columns, starts.first_chunk::<3>(), starts.first_chunk::<5>()) {
+        (3, Some(starts), None) => {
+            for (index, lane) in lanes.iter().enumerate() {
+                let Some(routine) = row3(lane, stride) else {
+                    return portable::rows(rows, lanes, out);
+                };
+                let plane = rows.planes.as_ptr().wrapping_add(index * rows.plane);
+                let out = out.as_mut_ptr().wrapping_add(index * rows.out_plane);
+                let w = &lane.weights;
+                let row = Row3 {
+                    rows: starts.map(|start| plane.wrapping_add(start)),
+                    out,
+                    sides: [halves(w[0], w[2]), halves(w[3], w[5]), halves(w[6], w[8])],
+                    middles: [halves(w[1], w[4]), halves(w[7], 0)],
+                    bias: lane.finish.bias,
+                    multiplier: lane.finish.multiplier,
+                    end: out.wrapping_add(outputs),
+                };
+                // SAFETY: every row holds `outputs * stride + 5` bytes within its plane, more
+                // than the routine reads, and the lane of `out` the outputs it writes, all
+                // checked above; it needs no alignment.
+                unsafe { routine(&row) }
+            }
+        }
+        (5, _, Some(starts)) if starts.len() == rows.starts.len() => {
+            for (index, lane) in lanes.iter().enumerate() {
+                let Some(routine) = row5(lane, stride) else {
+                    return portable::rows(rows, lanes, out);
+                };
+                let plane = rows.planes.as_ptr().wrapping_add(index * rows.plane);
+                let out = out.as_mut_ptr().wrapping_add(index * rows.out_plane);
+                let mut weights = [0; 15];
+                for (to, w) in
+                    weights.as_chunks_mut::<3>().0.iter_mut().zip(lane.weights.as_chunks::<5>().0)
+                {
+                    *to = [halves(w[0], w[2]), halves(w[1], w[3]), halves(w[4], 0)];
+                }
+                let row = Row5 {
+                    rows: starts.map(|start| plane.wrapping_add(start)),
+                    multiplier: lane.finish.multiplier,
+                    bias: lane.finish.bias,
+                    weights: &weights,
+                    out,
+                    end: out.wrapping_add(rows.count.next_multiple_of(2)),
+                };
+                // SAFETY: as above; an even number of outputs is written.
+                unsafe { routine(&row) }
+            }
+        }
+        _ => portable::rows(rows, lanes, out),
+    }
+}
+
+fn halves(low: i32, high: i32) -> u32 {
+    (low & 0xffff) as u32 | (high as u32) << 16
+}
+
+fn row3(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*const Row3)> {
+    Some(match (lane.finish.requant, lane.finish.output, stride) {
+        (Requant::Wide, Bits::B8, 1) => jaq_v7em_row3_wide,
+        (Requant::Wide, Bits::B8, _) => jaq_v7em_row3s2_wide,
+        (Requant::Narrow, Bits::B2, 1) => jaq_v7em_row3_narrow2,
+        (Requant::Narrow, Bits::B2, _) => jaq_v7em_row3s2_narrow2,
+        (Requant::Narrow, Bits::B3, 1) => jaq_v7em_row3_narrow3,
+        (Requant::Narrow, Bits::B3, _) => jaq_v7em_row3s2_narrow3,
+        (Requant::Narrow, Bits::B4, 1) => jaq_v7em_row3_narrow4,
+        (Requant::Narrow, Bits::B4, _) => jaq_v7em_row3s2_narrow4,
+        _ => return None,
+    })
+}
+
+fn row5(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*const Row5)> {
+    Some(match (lane.finish.requant, lane.finish.output, stride) {
+        (Requant::Wide, Bits::B8, 1) => jaq_v7em_row5_wide,
+        (Requant::Wide, Bits::B8, _) => jaq_v7em_row5s2_wide,
+        (Requant::Narrow, Bits::B2, 1) => jaq_v7em_row5_narrow2,
+        (Requant::Narrow, Bits::B2, _) => jaq_v7em_row5s2_narrow2,
+        (Requant::Narrow, Bits::B3, 1) => jaq_v7em_row5_narrow3,
+        (Requant::Narrow, Bits::B3, _) => jaq_v7em_row5s2_narrow3,
+        (Requant::Narrow, Bits::B4, 1) => jaq_v7em_row5_narrow4,
+        (Requant::Narrow, Bits::B4, _) => jaq_v7em_row5s2_narrow4,
+        _ => return None,
+    })
 }
 
 /// [`portable::spread`] for four pixels at a time.
@@ -115,6 +187,9 @@ pub fn spread(
     } else {
         0
     };
+    if done == count {
+        return;
+    }
     let pixels = pixels.get(done * step..).unwrap_or_default();
     let planes = planes.get_mut(done..).unwrap_or_default();
     portable::spread(bits, pixels, step, offset, count - done, planes, plane);
@@ -149,6 +224,9 @@ pub fn pack(
     } else {
         0
     };
+    if done == count {
+        return;
+    }
     let planes = planes.get(done..).unwrap_or_default();
     let pixels = pixels.get_mut(done * step..).unwrap_or_default();
     portable::pack(bits, planes, plane, count - done, pixels, step, offset);
@@ -289,6 +367,107 @@ global_asm!(
     ROW3S2 4, 0
     SECTION_ROUTINE jaq_v7em_row3s2_wide
     ROW3S2 8, 1
+
+    @ 5 x 5 rows. r0: weights; r1: position; r2: row; r3, r4: codes; r5-r7: weights of the row;
+    @ r8, r9: two outputs; r10, r11: pairs; r12: out; lr: end. s0-s4: rows; s5: multiplier;
+    @ s6: bias; s7: weights.
+    .macro ROW5_START
+    push {{r4-r11, lr}}
+    vldmia r0!, {{s0-s7}}
+    ldrd r12, lr, [r0]
+    movs r1, #0
+1:
+    .endm
+
+    .macro ROW5_TAPS row
+    vmov r2, \row
+    add r2, r1
+    ldmia r0!, {{r5-r7}}
+    ldr r3, [r2]
+    ldr r4, [r2, #2]
+    uxtb16 r10, r3
+    uxtb16 r11, r3, ror #8
+    smlad r8, r10, r5, r8
+    smlad r8, r11, r6, r8
+    smlad r9, r11, r5, r9
+    uxtb16 r10, r4
+    uxtb16 r11, r4, ror #8
+    smlad r9, r10, r6, r9
+    smlatb r8, r10, r7, r8
+    smlatb r9, r11, r7, r9
+    .endm
+
+    .macro ROW5S2_TAPS row
+    vmov r2, \row
+    add r2, r1
+    ldmia r0!, {{r5-r7}}
+    ldr r3, [r2]
+    uxtb16 r10, r3
+    uxtb16 r11, r3, ror #8
+    smlad r8, r10, r5, r8
+    smlad r8, r11, r6, r8
+    ldr r3, [r2, #2]
+    ldr r4, [r2, #4]
+    uxtb16 r10, r3
+    uxtb16 r11, r3, ror #8
+    smlatb r8, r10, r7, r8
+    smlad r9, r10, r5, r9
+    smlad r9, r11, r6, r9
+    uxtb16 r10, r4
+    smlatb r9, r10, r7, r9
+    .endm
+
+    .macro ROW5 taps, step, bits, wide
+    ROW5_START
+    vmov r0, s7
+    .if \wide
+    vmov r8, s6
+    mov r9, r8
+    .else
+    movs r8, #0
+    mov r9, r8
+    .endif
+    \taps s0
+    \taps s1
+    \taps s2
+    \taps s3
+    \taps s4
+    vmov r3, r4, s5, s6
+    .if \wide
+    smmulr r8, r8, r3
+    smmulr r9, r9, r3
+    usat r8, #\bits, r8
+    usat r9, #\bits, r9
+    .else
+    mla r8, r8, r3, r4
+    mla r9, r9, r3, r4
+    usat r8, #\bits, r8, asr #18
+    usat r9, #\bits, r9, asr #18
+    .endif
+    orr r8, r8, r9, lsl #8
+    strh r8, [r12], #2
+    adds r1, #\step
+    cmp r12, lr
+    bne 1b
+    pop {{r4-r11, pc}}
+    .endm
+
+    SECTION_ROUTINE jaq_v7em_row5_narrow2
+    ROW5 ROW5_TAPS, 2, 2, 0
+    SECTION_ROUTINE jaq_v7em_row5_narrow3
+    ROW5 ROW5_TAPS, 2, 3, 0
+    SECTION_ROUTINE jaq_v7em_row5_narrow4
+    ROW5 ROW5_TAPS, 2, 4, 0
+    SECTION_ROUTINE jaq_v7em_row5_wide
+    ROW5 ROW5_TAPS, 2, 8, 1
+    SECTION_ROUTINE jaq_v7em_row5s2_narrow2
+    ROW5 ROW5S2_TAPS, 4, 2, 0
+    SECTION_ROUTINE jaq_v7em_row5s2_narrow3
+    ROW5 ROW5S2_TAPS, 4, 3, 0
+    SECTION_ROUTINE jaq_v7em_row5s2_narrow4
+    ROW5 ROW5S2_TAPS, 4, 4, 0
+    SECTION_ROUTINE jaq_v7em_row5s2_wide
+    ROW5 ROW5S2_TAPS, 4, 8, 1
 
     @ From pixels to planes. r0: pixels, r1: step, r2: fours, r3: first plane, r4: plane, r5: three
     @ planes, r6: mask, r7-r10: four pixels, then four planes.

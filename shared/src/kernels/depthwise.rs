@@ -11,17 +11,20 @@ use super::codes;
 use super::portable as isa;
 use super::requant::Finish;
 use super::{Call, Work};
-use crate::format::{Bits, LayerShape, Op};
+use crate::format::{Bits, LayerShape, Op, TensorFormat};
 
 /// Channels worked on together: what a byte (2 bits), half-word (4) or word (8) holds.
 pub const LANES: usize = 4;
 
-/// Largest window; larger ones go the general path.
-const MOST_TAPS: usize = 64;
+/// Most rows of a window; larger ones go the general path.
+const MOST_ROWS: usize = 8;
+/// Largest window.
+pub const MOST_TAPS: usize = 64;
 
 /// Whether the layer can run here.
 pub fn supports(layer: &LayerShape) -> bool {
-    matches!(layer.op, Op::Depthwise(window) if window.taps() <= MOST_TAPS && window.stride > 0)
+    matches!(layer.op, Op::Depthwise(window)
+        if window.taps() <= MOST_TAPS && usize::from(window.kh) <= MOST_ROWS && window.stride > 0)
 }
 
 /// Sizes of a layer's planes.
@@ -39,7 +42,7 @@ impl Plan {
         let window = layer.op.window();
         let pads = usize::from(window.pads.left) + usize::from(window.pads.right);
         Plan {
-            row: (usize::from(layer.input.w) + pads + 8).next_multiple_of(4),
+            row: (usize::from(layer.input.w) + pads + 12).next_multiple_of(4),
             out: (usize::from(layer.output.w) + 4).next_multiple_of(4),
             ring: usize::from(window.kh),
         }
@@ -50,6 +53,34 @@ impl Plan {
 pub fn scratch_bytes(layer: &LayerShape) -> usize {
     let plan = Plan::new(layer);
     LANES * (plan.row * plan.ring + plan.out)
+}
+
+/// Weights and requantization of one channel.
+pub struct Lane {
+    /// Weights of the window, row by row.
+    pub weights: [i32; MOST_TAPS],
+    /// How its outputs are requantized.
+    pub finish: Finish,
+}
+
+/// One output row of a block of channels, on planes.
+pub struct Rows<'a> {
+    /// The ring of every lane.
+    pub planes: &'a [u8],
+    /// Distance of two lanes in `planes`.
+    pub plane: usize,
+    /// Where the window's rows start in a lane's ring.
+    pub starts: &'a [usize],
+    /// Bytes of a row.
+    pub row: usize,
+    /// Columns of the window.
+    pub columns: usize,
+    /// Stride along the row.
+    pub stride: usize,
+    /// Outputs.
+    pub count: usize,
+    /// Distance of two lanes of the output.
+    pub out_plane: usize,
 }
 
 /// Runs the layer.
@@ -67,14 +98,21 @@ pub fn run(call: Call<'_>) {
         (layer.input_format().pixel_bytes(), layer.output_format().pixel_bytes());
     let piece = |bits: Bits| LANES * bits.storage() as usize / 8;
     let tables = call.multipliers.chunks(LANES).zip(call.biases.chunks(LANES));
+    let mut all_lanes: [Lane; LANES] = core::array::from_fn(|_| {
+        let (requant, output) = (call.requant, bits.output);
+        let finish = Finish { multiplier: 0, bias: 0, requant, output };
+        Lane { weights: [0; MOST_TAPS], finish }
+    });
     for (block, (m, b)) in tables.enumerate() {
-        let mut weights = [[0i32; MOST_TAPS]; LANES];
-        for (lane, weights) in weights.iter_mut().take(m.len()).enumerate() {
-            let first = (block * LANES + lane) * taps;
-            for (tap, weight) in weights.iter_mut().take(taps).enumerate() {
+        let channels = all_lanes.iter_mut().zip(m).zip(b).enumerate();
+        for (channel, ((lane, &m), &b)) in channels {
+            let first = (block * LANES + channel) * taps;
+            for (tap, weight) in lane.weights.iter_mut().take(taps).enumerate() {
                 *weight = codes::read_stream(bits.weight, call.weights, first + tap);
             }
+            (lane.finish.multiplier, lane.finish.bias) = (m, b);
         }
+        let lanes = all_lanes.get(..m.len()).unwrap_or_default();
         planes.fill(call.input_zero_point);
         out.fill(0);
         // Rows of the padded input that are in the ring so far.
@@ -97,44 +135,26 @@ pub fn run(call: Call<'_>) {
                 }
                 loaded += 1;
             }
-            let lanes = planes.chunks_exact(plane).zip(out.chunks_exact_mut(plan.out));
-            for (((plane, out), (&m, &b)), weights) in lanes.zip(m.iter().zip(b)).zip(&weights) {
-                let row = |ky: usize| {
-                    let slot = (top + ky) % plan.ring;
-                    plane.get(slot * plan.row..(slot + 1) * plan.row).unwrap_or_default()
-                };
-                let finish =
-                    Finish { multiplier: m, bias: b, requant: call.requant, output: bits.output };
-                match (window.kh, window.kw, weights.first_chunk()) {
-                    (3, 3, Some(weights)) => {
-                        isa::row3(
-                            [row(0), row(1), row(2)],
-                            weights,
-                            stride,
-                            out,
-                            out_width,
-                            &finish,
-                        );
-                    }
-                    (5, 5, _) => {
-                        let rows = core::array::from_fn(row);
-                        convolve::<5>(rows, weights, stride, out, out_width, &finish);
-                    }
-                    _ => {
-                        let weights = weights.chunks(window.kw.into());
-                        for (x, out) in out.iter_mut().take(out_width).enumerate() {
-                            let mut acc = 0i32;
-                            for (ky, weights) in weights.clone().take(plan.ring).enumerate() {
-                                let codes = row(ky).iter().skip(x * stride);
-                                for (&code, &weight) in codes.zip(weights) {
-                                    acc = acc.wrapping_add(i32::from(code) * weight);
-                                }
-                            }
-                            *out = finish.code(acc) as u8;
-                        }
-                    }
+            let mut starts = [0; MOST_ROWS];
+            let mut slot = top % plan.ring;
+            for start in starts.iter_mut().take(plan.ring) {
+                *start = slot * plan.row;
+                slot += 1;
+                if slot == plan.ring {
+                    slot = 0;
                 }
             }
+            let rows = Rows {
+                planes,
+                plane,
+                starts: starts.get(..plan.ring).unwrap_or_default(),
+                row: plan.row,
+                columns: usize::from(window.kw),
+                stride,
+                count: out_width,
+                out_plane: plan.out,
+            };
+            isa::rows(&rows, lanes, out);
             let pixels = output.get_mut(oy * out_width * out_pixel..).unwrap_or_default();
             let offset = block * piece(bits.output);
             isa::pack(bits.output, out, plan.out, out_width, pixels, out_pixel, offset);
@@ -149,43 +169,60 @@ pub fn run(call: Call<'_>) {
     }
 }
 
-/// One output row of one channel for a K x K window.
-#[inline(always)]
-fn convolve<const K: usize>(
-    rows: [&[u8]; K],
-    weights: &[i32; MOST_TAPS],
-    stride: usize,
-    out: &mut [u8],
-    count: usize,
-    finish: &Finish,
-) {
-    for (x, out) in out.iter_mut().take(count).enumerate() {
-        let mut acc = 0i32;
-        for (row, weights) in rows.iter().zip(weights.chunks_exact(K)) {
-            let Some(codes) = row.get(x * stride..x * stride + K) else { return };
-            for (&code, &weight) in codes.iter().zip(weights) {
-                acc = acc.wrapping_add(i32::from(code) * weight);
-            }
-        }
-        *out = finish.code(acc) as u8;
-    }
-}
-
 /// Names of [`work`]'s counts.
-pub const WORK: [&str; 6] =
-    ["MACs", "outputs", "spread codes", "output rows", "input rows", "blocks"];
+pub const WORK: [&str; 7] = [
+    "assembly",
+    "portable MACs",
+    "portable outputs",
+    "portable pixels",
+    "lane rows",
+    "rows",
+    "weights",
+];
 
-/// Counts of [`run`].
+/// Counts of [`run`], those of the assembly instruction by instruction.
 pub fn work(layer: &LayerShape) -> Work {
+    let window = layer.op.window();
     let blocks = u64::from(layer.output.c).div_ceil(LANES as u64);
     let rows_out = blocks * u64::from(layer.output.h);
+    // Rows between windows further apart than they are high are never loaded.
     let rows_in = blocks * u64::from(layer.input.h);
+    let lane_rows = u64::from(layer.output.c) * u64::from(layer.output.h);
+    let (in_width, out_width) = (u64::from(layer.input.w), u64::from(layer.output.w));
+    let spread = match layer.bits.input {
+        Bits::B2 => 20,
+        Bits::B3 | Bits::B4 => 25,
+        Bits::B8 => 29,
+    };
+    let pack = match layer.bits.output {
+        Bits::B2 => 19,
+        Bits::B3 | Bits::B4 => 23,
+        Bits::B8 => 29,
+    };
+    let turns = match (window.kh, window.kw, window.stride) {
+        (3, 3, 1) => 59 * out_width.div_ceil(4),
+        (3, 3, 2) => 77 * out_width.div_ceil(4),
+        (5, 5, 1) => 88 * out_width.div_ceil(2),
+        (5, 5, 2) => 98 * out_width.div_ceil(2),
+        _ => 0,
+    };
+    let portable = if turns == 0 { lane_rows * out_width } else { 0 };
+    // Pixels narrower than four codes, and the last of a row, are transposed in Rust.
+    let piece = |bits: Bits| LANES * bits.storage() as usize / 8;
+    let fours = |format: TensorFormat, width: u64| {
+        if format.pixel_bytes() < piece(format.bits) { 0 } else { width / 4 }
+    };
+    let (fours_in, fours_out) =
+        (fours(layer.input_format(), in_width), fours(layer.output_format(), out_width));
+    let transposes = rows_in * spread * fours_in + rows_out * pack * fours_out;
+    let pixels = rows_in * (in_width - 4 * fours_in) + rows_out * (out_width - 4 * fours_out);
     Work::new(&[
-        layer.macs(),
-        rows_out * u64::from(layer.output.w) * LANES as u64,
-        rows_in * u64::from(layer.input.w) * LANES as u64,
-        rows_out,
-        rows_in,
-        blocks,
+        transposes + lane_rows * turns,
+        portable * window.taps() as u64,
+        portable,
+        pixels,
+        lane_rows,
+        rows_out + rows_in,
+        u64::from(layer.output.c) * window.taps() as u64,
     ])
 }

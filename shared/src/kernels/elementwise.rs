@@ -8,7 +8,7 @@ use super::codes::{pack_four, put_small_word, small_word, unpack_four};
 use super::portable as isa;
 use super::requant::{average, sum};
 use super::{Call, Work, geometry};
-use crate::format::{Bits, LayerShape, Op};
+use crate::format::{Bits, LayerShape};
 
 /// `output = clamp((a * M[0] + b * M[1] + M[2]) >> 18)`; the summands may differ in width.
 #[inline(never)]
@@ -142,23 +142,38 @@ fn pool_from<const IN: usize>(
 }
 
 /// Names of [`work`]'s counts.
-pub const WORK: [&str; 5] =
-    ["inside fours", "window rows", "output fours", "pixels", "uneven fours"];
+pub const WORK: [&str; 6] =
+    ["fours of 2 bits", "fours of 4 bits", "fours of 8 bits", "rows", "output fours", "pixels"];
 
-/// Counts of all three.
+/// Counts of the pools.
 pub fn work(layer: &LayerShape) -> Work {
     let fours = u64::from(layer.output.c).div_ceil(4);
     let pixels = layer.output.pixels() as u64;
+    let inside = geometry::inside_taps(layer) * fours;
+    let of = |storage| if layer.bits.input.storage() == storage { inside } else { 0 };
+    let rows = pixels * fours * u64::from(layer.op.window().kh);
+    Work::new(&[of(2), of(4), of(8), rows, pixels * fours, pixels])
+}
+
+/// Names of [`add_work`]'s counts.
+pub const ADD_WORK: [&str; 4] = ["fours", "uneven fours", "runs", "tails"];
+
+/// Counts of [`add`].
+pub fn add_work(layer: &LayerShape) -> Work {
+    let fours = u64::from(layer.output.c / 4);
+    let pixels = layer.output.pixels() as u64;
+    let tail = layer.output.c % 4;
+    let formats = [layer.input_format(), layer.second_format(), layer.output_format()];
+    let flat = tail == 0
+        && formats
+            .iter()
+            .all(|f| f.pixel_bytes() as u64 * 8 == 4 * fours * u64::from(f.bits.storage()));
+    let even = layer.bits.input.storage() == layer.bits.weight.storage();
+    let runs = if flat { 1 } else { pixels };
     Work::new(&[
-        geometry::inside_taps(layer) * fours,
-        pixels * fours * u64::from(layer.op.window().kh),
-        pixels * fours,
-        pixels,
-        if matches!(layer.op, Op::Add) && layer.bits.weight.storage() != layer.bits.input.storage()
-        {
-            pixels * fours
-        } else {
-            0
-        },
+        if even { pixels * fours } else { 0 },
+        if even { runs * fours.min(1) } else { pixels * fours },
+        runs,
+        if tail > 0 { pixels } else { 0 },
     ])
 }

@@ -99,13 +99,13 @@ impl KernelId {
     const fn version(self) -> u32 {
         match self {
             KernelId::Reference => 1,
-            KernelId::Outer => 2,
-            KernelId::Dual => 2,
+            KernelId::Outer => 3,
+            KernelId::Dual => 3,
             KernelId::Dot => 1,
-            KernelId::Depthwise => 2,
-            KernelId::Add => 2,
-            KernelId::AvgPool => 2,
-            KernelId::MaxPool => 2,
+            KernelId::Depthwise => 3,
+            KernelId::Add => 3,
+            KernelId::AvgPool => 3,
+            KernelId::MaxPool => 3,
         }
     }
 }
@@ -297,7 +297,8 @@ pub fn work_names(kernel: KernelId) -> [&'static str; WORK_COUNTS] {
         KernelId::Outer | KernelId::Dual => &dense::WORK,
         KernelId::Dot => &linear::WORK,
         KernelId::Depthwise => &depthwise::WORK,
-        KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => &elementwise::WORK,
+        KernelId::Add => &elementwise::ADD_WORK,
+        KernelId::AvgPool | KernelId::MaxPool => &elementwise::WORK,
     };
     let mut names = [""; WORK_COUNTS];
     for (name, part) in names.iter_mut().zip(parts) {
@@ -314,7 +315,8 @@ pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
         KernelId::Outer | KernelId::Dual => dense::work(layer),
         KernelId::Dot => linear::work(layer),
         KernelId::Depthwise => depthwise::work(layer),
-        KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer),
+        KernelId::Add => elementwise::add_work(layer),
+        KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer),
     }
 }
 

@@ -2,28 +2,25 @@
 //! and the twin that the assembly is held against.
 
 use super::codes::put_small_word;
-use super::depthwise::LANES;
+use super::depthwise::{LANES, Lane, Rows};
 use super::elementwise::Sum;
-use super::requant::Finish;
 use crate::format::Bits;
 
-/// One output row of one channel for a 3 x 3 window: `count` outputs at `stride` into `out`.
-pub fn row3(
-    rows: [&[u8]; 3],
-    weights: &[i32; 9],
-    stride: usize,
-    out: &mut [u8],
-    count: usize,
-    finish: &Finish,
-) {
-    let [w0, w1, w2] = [0, 3, 6].map(|i| [weights[i], weights[i + 1], weights[i + 2]]);
-    let positions = rows[0].windows(3).zip(rows[1].windows(3)).zip(rows[2].windows(3));
-    for (((a, b), c), out) in positions.step_by(stride.max(1)).zip(out).take(count) {
-        let dot = |codes: &[u8], w: [i32; 3]| match codes {
-            &[x, y, z] => i32::from(x) * w[0] + i32::from(y) * w[1] + i32::from(z) * w[2],
-            _ => 0,
-        };
-        *out = finish.code(dot(a, w0) + dot(b, w1) + dot(c, w2)) as u8;
+/// One output row of every lane into `out`.
+pub fn rows(rows: &Rows<'_>, lanes: &[Lane], out: &mut [u8]) {
+    let planes = rows.planes.chunks_exact(rows.plane.max(1));
+    for ((lane, plane), out) in lanes.iter().zip(planes).zip(out.chunks_exact_mut(rows.out_plane)) {
+        for (x, out) in out.iter_mut().take(rows.count).enumerate() {
+            let mut acc = 0i32;
+            for (start, weights) in rows.starts.iter().zip(lane.weights.chunks(rows.columns)) {
+                let row = plane.get(*start..start + rows.row).unwrap_or_default();
+                let codes = row.iter().skip(x * rows.stride);
+                for (&code, &weight) in codes.zip(weights) {
+                    acc = acc.wrapping_add(i32::from(code) * weight);
+                }
+            }
+            *out = lane.finish.code(acc) as u8;
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 //! instruction, from the same sizes that steer it.
 
 use super::super::Work;
+use super::super::geometry::inside;
 use super::scheme::{Family, Plan, Scheme};
 use super::tile::Store;
-use crate::format::LayerShape;
+use crate::format::{Bits, LayerShape};
 
 /// Positions of the reduction in one turn of the unrolled loop.
 pub const fn unrolled_positions(scheme: &Scheme) -> usize {
@@ -17,8 +18,51 @@ pub const fn unrolled_positions(scheme: &Scheme) -> usize {
 }
 
 /// Names of [`work`]'s counts.
-pub const WORK: [&str; 6] =
-    ["assembly", "expanded fours", "expanded words", "window rows", "summed words", "groups"];
+pub const WORK: [&str; 7] = [
+    "assembly",
+    "portable fours",
+    "segments",
+    "segment rows",
+    "border pixels",
+    "chunk starts",
+    "groups",
+];
+
+/// Instructions of the assembly that expands a segment, and those that sum it per four codes.
+fn expansion(scheme: &Scheme, input: Bits, segment: usize) -> (u64, u64) {
+    let fours = segment as u64 / 4;
+    let words = (segment as u64).div_ceil(u64::from(32 / input.storage()));
+    let (word, four) = match (scheme.family, input, scheme.pixels) {
+        (Family::Outer, Bits::B2, 3) => (10, 24),
+        (Family::Outer, Bits::B3 | Bits::B4, 3) => (10, 34),
+        (Family::Outer, Bits::B2, _) => (8, 20),
+        (Family::Outer, Bits::B3 | Bits::B4, _) => (8, 26),
+        (Family::Outer, Bits::B8, _) => (8, 30),
+        (Family::Dual, Bits::B2, _) => (8, 22),
+        (Family::Dual, Bits::B3 | Bits::B4, _) => (8, 20),
+        (Family::Dual, Bits::B8, _) if scheme.stored == 4 => (8, 16),
+        (Family::Dual, Bits::B8, _) => (8, 12),
+    };
+    let sum = match (scheme.family, scheme.offset) {
+        (Family::Outer, _) => 11,
+        (Family::Dual, 0) => 0,
+        (Family::Dual, _) => 12,
+    };
+    (6 + word * words + four * fours, sum)
+}
+
+/// Pixels of the segments that cross the input's left or right border, over all outputs.
+fn border_pixels(layer: &LayerShape, span: usize) -> u64 {
+    let window = layer.op.window();
+    let (stride, left) = (i64::from(window.stride), i64::from(window.pads.left));
+    let crossing = (0..i64::from(layer.output.w))
+        .filter(|x| x * stride < left || x * stride - left + span as i64 > layer.input.w.into())
+        .count();
+    let rows: usize = (0..layer.output.h)
+        .map(|y| inside(y, window.stride, window.kh, window.pads.top, layer.input.h).len())
+        .sum();
+    if span > 1 { (crossing * rows * span) as u64 } else { 0 }
+}
 
 /// Instructions of the assembly for one pixel group and `blocks` blocks of channels.
 fn tile(plan: &Plan, store: Store, blocks: u64) -> u64 {
@@ -56,14 +100,21 @@ pub fn work(layer: &LayerShape, plan: &Plan, store: Store) -> Work {
         let tail = if tail { tile(plan, store, 1) } else { 0 };
         tail + if whole > 0 { tile(plan, store, whole) } else { 0 }
     };
-    let fours = segments * plan.segment as u64 / 4;
-    let codes = u64::from(32 / layer.bits.input.storage());
+    let group = plan.scheme.group() as u64;
+    let (expand, sum) = expansion(&plan.scheme, layer.bits.input, plan.segment);
+    // Rows shorter than their whole words are expanded in Rust.
+    let row = layer.input_format().pixel_bytes() * plan.span;
+    let portable = row < plan.segment_words(layer.bits.input) * 4;
+    let (expand, fours) =
+        if portable { (0, segments * plan.segment as u64 / 4) } else { (segments * expand, 0) };
+    let rows = if layer.op.is_pointwise() { 0 } else { segments * group };
     Work::new(&[
-        groups * assembly,
-        groups * fours,
-        groups * segments * (plan.segment as u64).div_ceil(codes) * plan.scheme.group() as u64,
-        groups * segments * plan.scheme.group() as u64,
-        groups * plan.expanded_words() as u64,
+        groups * (assembly + expand + sum * plan.reduction() as u64 / 4),
+        groups * fours * group,
+        groups * segments,
+        groups * rows,
+        border_pixels(layer, plan.span),
+        groups * plan.chunks as u64,
         groups,
     ])
 }

@@ -57,8 +57,8 @@ pub struct SearchConfig {
 impl Default for SearchConfig {
     fn default() -> Self {
         SearchConfig {
-            warmup_epochs: 4,
-            epochs: 5,
+            warmup_epochs: 3,
+            epochs: 4,
             batch: 64,
             rate: 3e-3,
             weight_decay: 0.02,

@@ -7,7 +7,7 @@
 use jaq_network::{Network, Op, TrainedNetwork, Window};
 
 use crate::checkpoint::Values;
-use crate::ops::{Activation, Backend, Grid, Norm, RunningStats, Slide};
+use crate::ops::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
 use crate::optim::Parameter;
 use crate::quant::{Folded, first_step, first_steps, trained_layer};
 use crate::rng::{Purpose, Rng};
@@ -200,6 +200,10 @@ impl<B: Backend> Subnet<B> {
                 (Op::AvgPool(w), _) => b.avg_pool(x, w.kh.into()),
                 (op, _) => unreachable!("{op:?} was refused when the subnet was made"),
             };
+            let grid = grid(layer.output.signed, layer.output.bits.get());
+            let fit = |b: &B, made: &B::Tensor, step: &B::Var| {
+                b.assign(step, &[first_step(&b.to_vec(made), grid)]);
+            };
             let made = match (&t.gamma, &t.beta) {
                 (Some(gamma), Some(beta)) => {
                     let norm = match phase {
@@ -208,21 +212,36 @@ impl<B: Backend> Subnet<B> {
                         Phase::Estimate(momentum) => Norm::Train { stats: &mut t.stats, momentum },
                         Phase::Eval => Norm::Eval(&t.stats),
                     };
-                    let relu =
-                        if layer.output.signed { Activation::Identity } else { Activation::Relu };
-                    b.batch_norm(&made, &leaf(gamma), &leaf(beta), norm, relu)
-                }
-                _ => made,
-            };
-            let made = match &t.step {
-                Some(step) => {
-                    let grid = grid(layer.output.signed, layer.output.bits.get());
-                    if phase == Phase::Calibrate {
-                        b.assign(step, &[first_step(&b.to_vec(&made), grid)]);
+                    let relu = match layer.output.signed {
+                        true => Activation::Identity,
+                        false => Activation::Relu,
+                    };
+                    let (gamma, beta) = (leaf(gamma), leaf(beta));
+                    match &t.step {
+                        Some(step) => {
+                            if phase == Phase::Calibrate {
+                                fit(
+                                    b,
+                                    &b.batch_norm(&made, &gamma, &beta, Norm::Batch, relu),
+                                    step,
+                                );
+                            }
+                            let (steps, p) = (&leaf(step), &b.tensor(&[1.0], &[1]));
+                            let options = Options { grids: &[grid], steps, p, channels: None };
+                            b.batch_norm_quant(&made, &gamma, &beta, norm, relu, &options)
+                        }
+                        None => b.batch_norm(&made, &gamma, &beta, norm, relu),
                     }
-                    b.fake_quant(&made, &leaf(step), grid, true)
                 }
-                None => made,
+                _ => match &t.step {
+                    Some(step) => {
+                        if phase == Phase::Calibrate {
+                            fit(b, &made, step);
+                        }
+                        b.fake_quant(&made, &leaf(step), grid, true)
+                    }
+                    None => made,
+                },
             };
             tensors.push(made);
         }

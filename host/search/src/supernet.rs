@@ -15,7 +15,7 @@ use jaq_network::{Op, Window};
 
 use crate::checkpoint::Values;
 use crate::objective::Probabilities;
-use crate::ops::{Activation, Backend, Grid, Norm, Slide};
+use crate::ops::{Activation, Backend, Grid, Norm, Options, Slide};
 use crate::optim::Parameter;
 use crate::quant::{first_step, first_steps};
 use crate::rng::{Purpose, Rng};
@@ -311,22 +311,29 @@ impl<'a, B: Backend> Supernet<'a, B> {
                 b.reshape(&b.global_avg_pool(&x), &[batch, channels, 1, 1])
             }
         };
-        let made = match layer.op {
-            Op::Conv(_) | Op::Depthwise(_) => {
-                let relu = if layer.signed { Activation::Identity } else { Activation::Relu };
-                b.batch_norm(&made, &leaf(&gamma), &leaf(&beta), Norm::Batch, relu)
-            }
-            _ => made,
+        let relu = if layer.signed { Activation::Identity } else { Activation::Relu };
+        let norm =
+            |made: &B::Tensor| b.batch_norm(made, &leaf(&gamma), &leaf(&beta), Norm::Batch, relu);
+        let normal = matches!(layer.op, Op::Conv(_) | Op::Depthwise(_));
+        let Some(widths) = &path.widths else {
+            return if normal { norm(&made) } else { made };
         };
-        let Some(widths) = &path.widths else { return made };
         let grids = self.grids(layer.activation, layer.signed);
         let step = format!("{}.step", self.space.genes[layer.activation].name);
         if pass == Pass::Calibrate {
-            let values = b.to_vec(&made);
+            let values = b.to_vec(&if normal { norm(&made) } else { made.clone() });
             let steps: Vec<f32> = grids.iter().map(|g| first_step(&values, *g)).collect();
             b.assign(&self.shared[&step].var, &steps);
         }
-        b.mixed_quant(&made, &leaf(&step), &widths[layer.activation], &grids, true, None)
+        let (steps, p) = (&leaf(&step), &widths[layer.activation]);
+        match normal {
+            true => {
+                let options = Options { grids: &grids, steps, p, channels: None };
+                let (gamma, beta) = (leaf(&gamma), leaf(&beta));
+                b.batch_norm_quant(&made, &gamma, &beta, Norm::Batch, relu, &options)
+            }
+            false => b.mixed_quant(&made, steps, p, &grids, true, None),
+        }
     }
 
     fn grids(&self, gene: usize, signed: bool) -> Vec<Grid> {

@@ -7,50 +7,46 @@ use super::depthwise::{LANES, Lane, Rows};
 use super::portable;
 use crate::format::{Bits, Requant};
 
-/// Arguments of the row routines, in the order the assembly loads them.
+/// A lane's weights in halves, multiplier and bias, in the order the assembly loads them.
+///
+/// 3 x 3: weights 0 and 2 of the three rows, weight 1 of rows 0 and 1, of row 2, bias,
+/// multiplier. 5 x 5: multiplier, bias, and of every row weights 0 and 2, 1 and 3, 4.
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
-struct Row3 {
-    rows: [*const u8; 3],
+pub struct PackedLane([u32; 17]);
+
+/// Arguments of the row routines, which step through them lane by lane.
+#[repr(C)]
+struct RowCall<const K: usize> {
+    rows: [*const u8; K],
     out: *mut u8,
-    /// Weights 0 and 2 of every row as halves.
-    sides: [u32; 3],
-    /// Weight 1 of rows 0 and 1 as halves, and of row 2.
-    middles: [u32; 2],
-    bias: i32,
-    multiplier: i32,
-    /// Where `out` ends.
-    end: *mut u8,
+    plane: usize,
+    out_plane: usize,
+    outputs: usize,
+    lanes: *const PackedLane,
+    left: usize,
 }
 
-/// As [`Row3`], for 5 x 5 windows.
-#[repr(C)]
-struct Row5 {
-    rows: [*const u8; 5],
-    multiplier: i32,
-    bias: i32,
-    /// Weights 0 and 2, 1 and 3 as halves, and 4 of every row.
-    weights: *const [u32; 15],
-    out: *mut u8,
-    end: *mut u8,
-}
+type Row3 = RowCall<3>;
+type Row5 = RowCall<5>;
 
 unsafe extern "C" {
-    fn jaq_v7em_row3_narrow2(row: *const Row3);
-    fn jaq_v7em_row3_narrow3(row: *const Row3);
-    fn jaq_v7em_row3_narrow4(row: *const Row3);
-    fn jaq_v7em_row3_wide(row: *const Row3);
-    fn jaq_v7em_row3s2_narrow2(row: *const Row3);
-    fn jaq_v7em_row3s2_narrow3(row: *const Row3);
-    fn jaq_v7em_row3s2_narrow4(row: *const Row3);
-    fn jaq_v7em_row3s2_wide(row: *const Row3);
-    fn jaq_v7em_row5_narrow2(row: *const Row5);
-    fn jaq_v7em_row5_narrow3(row: *const Row5);
-    fn jaq_v7em_row5_narrow4(row: *const Row5);
-    fn jaq_v7em_row5_wide(row: *const Row5);
-    fn jaq_v7em_row5s2_narrow2(row: *const Row5);
-    fn jaq_v7em_row5s2_narrow3(row: *const Row5);
-    fn jaq_v7em_row5s2_narrow4(row: *const Row5);
-    fn jaq_v7em_row5s2_wide(row: *const Row5);
+    fn jaq_v7em_row3_narrow2(call: *mut Row3);
+    fn jaq_v7em_row3_narrow3(call: *mut Row3);
+    fn jaq_v7em_row3_narrow4(call: *mut Row3);
+    fn jaq_v7em_row3_wide(call: *mut Row3);
+    fn jaq_v7em_row3s2_narrow2(call: *mut Row3);
+    fn jaq_v7em_row3s2_narrow3(call: *mut Row3);
+    fn jaq_v7em_row3s2_narrow4(call: *mut Row3);
+    fn jaq_v7em_row3s2_wide(call: *mut Row3);
+    fn jaq_v7em_row5_narrow2(call: *mut Row5);
+    fn jaq_v7em_row5_narrow3(call: *mut Row5);
+    fn jaq_v7em_row5_narrow4(call: *mut Row5);
+    fn jaq_v7em_row5_wide(call: *mut Row5);
+    fn jaq_v7em_row5s2_narrow2(call: *mut Row5);
+    fn jaq_v7em_row5s2_narrow3(call: *mut Row5);
+    fn jaq_v7em_row5s2_narrow4(call: *mut Row5);
+    fn jaq_v7em_row5s2_wide(call: *mut Row5);
     fn jaq_v7em_spread_2(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
     fn jaq_v7em_spread_4(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
     fn jaq_v7em_spread_8(from: *const u8, step: usize, fours: usize, to: *mut u8, plane: usize);
@@ -59,78 +55,89 @@ unsafe extern "C" {
     fn jaq_v7em_pack_8(from: *const u8, plane: usize, fours: usize, to: *mut u8, step: usize);
 }
 
-/// [`portable::rows`]; may write up to three outputs more, into the room of a lane's row.
-pub fn rows(rows: &Rows<'_>, lanes: &[Lane], out: &mut [u8]) {
-    let outputs = rows.count.next_multiple_of(4);
-    let sound = rows.starts.iter().all(|start| start + rows.row <= rows.plane)
-        && rows.row >= outputs * rows.stride + 5
-        && rows.planes.len() >= lanes.len() * rows.plane
-        && rows.out_plane >= outputs
-        && out.len() >= lanes.len() * rows.out_plane
-        && rows.count > 0;
-    let stride = rows.stride;
-    if !sound || !(1..=2).contains(&stride) {
-        return portable::rows(rows, lanes, out);
-    }
-    let starts = rows.starts;
-    match (rows.columns, starts.first_chunk::<3>(), starts.first_chunk::<5>()) {
-        (3, Some(starts), None) => {
-            for (index, lane) in lanes.iter().enumerate() {
-                let Some(routine) = row3(lane, stride) else {
-                    return portable::rows(rows, lanes, out);
-                };
-                let plane = rows.planes.as_ptr().wrapping_add(index * rows.plane);
-                let out = out.as_mut_ptr().wrapping_add(index * rows.out_plane);
-                let w = &lane.weights;
-                let row = Row3 {
-                    rows: starts.map(|start| plane.wrapping_add(start)),
-                    out,
-                    sides: [halves(w[0], w[2]), halves(w[3], w[5]), halves(w[6], w[8])],
-                    middles: [halves(w[1], w[4]), halves(w[7], 0)],
-                    bias: lane.finish.bias,
-                    multiplier: lane.finish.multiplier,
-                    end: out.wrapping_add(outputs),
-                };
-                // SAFETY: every row holds `outputs * stride + 5` bytes within its plane, more
-                // than the routine reads, and the lane of `out` the outputs it writes, all
-                // checked above; it needs no alignment.
-                unsafe { routine(&row) }
-            }
+/// The packed form of `lane`.
+pub fn pack_lane(lane: &Lane, columns: usize) -> PackedLane {
+    let w = &lane.weights;
+    let (multiplier, bias) = (lane.finish.multiplier as u32, lane.finish.bias as u32);
+    let mut packed = [0; 17];
+    if columns == 3 {
+        let [s0, s1, s2, m0, m1, b, m, ..] = &mut packed;
+        [*s0, *s1, *s2] = [halves(w[0], w[2]), halves(w[3], w[5]), halves(w[6], w[8])];
+        [*m0, *m1, *b, *m] = [halves(w[1], w[4]), halves(w[7], 0), bias, multiplier];
+    } else {
+        let [m, b, rows @ ..] = &mut packed;
+        (*m, *b) = (multiplier, bias);
+        for (to, w) in rows.as_chunks_mut::<3>().0.iter_mut().zip(w.as_chunks::<5>().0) {
+            *to = [halves(w[0], w[2]), halves(w[1], w[3]), halves(w[4], 0)];
         }
-        (5, _, Some(starts)) if starts.len() == rows.starts.len() => {
-            for (index, lane) in lanes.iter().enumerate() {
-                let Some(routine) = row5(lane, stride) else {
-                    return portable::rows(rows, lanes, out);
-                };
-                let plane = rows.planes.as_ptr().wrapping_add(index * rows.plane);
-                let out = out.as_mut_ptr().wrapping_add(index * rows.out_plane);
-                let mut weights = [0; 15];
-                for (to, w) in
-                    weights.as_chunks_mut::<3>().0.iter_mut().zip(lane.weights.as_chunks::<5>().0)
-                {
-                    *to = [halves(w[0], w[2]), halves(w[1], w[3]), halves(w[4], 0)];
-                }
-                let row = Row5 {
-                    rows: starts.map(|start| plane.wrapping_add(start)),
-                    multiplier: lane.finish.multiplier,
-                    bias: lane.finish.bias,
-                    weights: &weights,
-                    out,
-                    end: out.wrapping_add(rows.count.next_multiple_of(2)),
-                };
-                // SAFETY: as above; an even number of outputs is written.
-                unsafe { routine(&row) }
-            }
-        }
-        _ => portable::rows(rows, lanes, out),
     }
+    PackedLane(packed)
 }
 
 fn halves(low: i32, high: i32) -> u32 {
     (low & 0xffff) as u32 | (high as u32) << 16
 }
 
-fn row3(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*const Row3)> {
+/// [`portable::rows`]; may write up to three outputs more, into the room of a lane's row.
+pub fn rows(rows: &Rows<'_>, lanes: &[Lane], packed: &mut [PackedLane; LANES], out: &mut [u8]) {
+    let outputs = rows.count.next_multiple_of(4);
+    let stride = rows.stride;
+    let sound = rows.starts.iter().all(|start| start + rows.row <= rows.plane)
+        && rows.row >= outputs * stride + 5
+        && rows.planes.len() >= lanes.len() * rows.plane
+        && rows.out_plane >= outputs
+        && out.len() >= lanes.len() * rows.out_plane
+        && rows.count > 0
+        && (1..=LANES).contains(&lanes.len())
+        && (1..=2).contains(&stride);
+    if let (true, Some(lane)) = (sound, lanes.first()) {
+        // SAFETY (of both calls): every row holds `outputs * stride + 5` bytes within its plane,
+        // more than the routine reads, and every lane of `out` the outputs it writes, all checked
+        // above for as many lanes as `packed` has at most; bytes need no alignment.
+        match (rows.columns, rows.starts.try_into().ok(), rows.starts.try_into().ok()) {
+            (3, Some(starts), _) => {
+                if let Some(routine) = row3(lane, stride) {
+                    let mut call = row_call(rows, starts, packed, out, outputs, lanes.len());
+                    // SAFETY: as said above.
+                    return unsafe { routine(&mut call) };
+                }
+            }
+            (5, _, Some(starts)) => {
+                if let Some(routine) = row5(lane, stride) {
+                    let outputs = rows.count.next_multiple_of(2);
+                    let mut call = row_call(rows, starts, packed, out, outputs, lanes.len());
+                    // SAFETY: as said above.
+                    return unsafe { routine(&mut call) };
+                }
+            }
+            _ => {}
+        }
+    }
+    portable::rows(rows, lanes, &mut [(); LANES], out);
+}
+
+#[inline(always)]
+fn row_call<const K: usize>(
+    rows: &Rows<'_>,
+    starts: &[usize; K],
+    packed: &[PackedLane; LANES],
+    out: &mut [u8],
+    outputs: usize,
+    left: usize,
+) -> RowCall<K> {
+    let first = rows.planes.as_ptr();
+    RowCall {
+        rows: starts.map(|start| first.wrapping_add(start)),
+        out: out.as_mut_ptr(),
+        plane: rows.plane,
+        out_plane: rows.out_plane,
+        outputs,
+        lanes: packed.as_ptr(),
+        left,
+    }
+}
+
+fn row3(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*mut Row3)> {
     Some(match (lane.finish.requant, lane.finish.output, stride) {
         (Requant::Wide, Bits::B8, 1) => jaq_v7em_row3_wide,
         (Requant::Wide, Bits::B8, _) => jaq_v7em_row3s2_wide,
@@ -144,7 +151,7 @@ fn row3(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*const Row3)>
     })
 }
 
-fn row5(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*const Row5)> {
+fn row5(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*mut Row5)> {
     Some(match (lane.finish.requant, lane.finish.output, stride) {
         (Requant::Wide, Bits::B8, 1) => jaq_v7em_row5_wide,
         (Requant::Wide, Bits::B8, _) => jaq_v7em_row5s2_wide,
@@ -250,11 +257,22 @@ global_asm!(
     @ 3 x 3 rows. r1-r3: input rows; r4-r6: side weights; r7, r8: middle weights; r9: bias;
     @ r10, r11: two outputs; r12: out; r0, lr: codes. s0: multiplier, s1: end of out.
     .macro ROW3_START
-    push {{r4-r11, lr}}
-    ldmia r0!, {{r1-r3, r12}}
-    ldmia r0!, {{r4-r9}}
-    ldrd r10, r11, [r0]
-    vmov s0, s1, r10, r11
+    push {{r0, r4-r11, lr}}
+5:
+    ldr r0, [sp]
+    ldmia r0, {{r1-r3, r12}}
+    ldrd r10, r11, [r0, #16]
+    add r4, r1, r10
+    add r5, r2, r10
+    add r6, r3, r10
+    add r7, r12, r11
+    stmia r0, {{r4-r7}}
+    ldrd r10, r11, [r0, #24]
+    add lr, r12, r10
+    ldmia r11, {{r4-r10}}
+    adds r11, #68
+    str r11, [r0, #28]
+    vmov s0, s1, r10, lr
 1:
     .endm
 
@@ -304,7 +322,12 @@ global_asm!(
     vmov lr, s1
     cmp r12, lr
     bne 1b
-    pop {{r4-r11, pc}}
+    ldr r0, [sp]
+    ldr r1, [r0, #32]
+    subs r1, #1
+    str r1, [r0, #32]
+    bne 5b
+    pop {{r0, r4-r11, pc}}
     .endm
 
     .macro ROW3 bits, wide
@@ -372,9 +395,25 @@ global_asm!(
     @ r8, r9: two outputs; r10, r11: pairs; r12: out; lr: end. s0-s4: rows; s5: multiplier;
     @ s6: bias; s7: weights.
     .macro ROW5_START
-    push {{r4-r11, lr}}
-    vldmia r0!, {{s0-s7}}
-    ldrd r12, lr, [r0]
+    push {{r0, r4-r11, lr}}
+5:
+    ldr r0, [sp]
+    vldmia r0, {{s0-s4}}
+    ldmia r0, {{r1-r5, r12}}
+    ldrd r10, r11, [r0, #24]
+    add r1, r10
+    add r2, r10
+    add r3, r10
+    add r4, r10
+    add r5, r10
+    add r6, r12, r11
+    stmia r0, {{r1-r6}}
+    ldrd r10, r11, [r0, #32]
+    add lr, r12, r10
+    add r10, r11, #68
+    str r10, [r0, #36]
+    vldmia r11!, {{s5, s6}}
+    vmov s7, r11
     movs r1, #0
 1:
     .endm
@@ -449,7 +488,12 @@ global_asm!(
     adds r1, #\step
     cmp r12, lr
     bne 1b
-    pop {{r4-r11, pc}}
+    ldr r0, [sp]
+    ldr r1, [r0, #40]
+    subs r1, #1
+    str r1, [r0, #40]
+    bne 5b
+    pop {{r0, r4-r11, pc}}
     .endm
 
     SECTION_ROUTINE jaq_v7em_row5_narrow2

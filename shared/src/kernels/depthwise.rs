@@ -103,14 +103,16 @@ pub fn run(call: Call<'_>) {
         let finish = Finish { multiplier: 0, bias: 0, requant, output };
         Lane { weights: [0; MOST_TAPS], finish }
     });
+    let mut all_packed = [isa::PackedLane::default(); LANES];
     for (block, (m, b)) in tables.enumerate() {
-        let channels = all_lanes.iter_mut().zip(m).zip(b).enumerate();
-        for (channel, ((lane, &m), &b)) in channels {
+        let channels = all_lanes.iter_mut().zip(&mut all_packed).zip(m.iter().zip(b));
+        for (channel, ((lane, packed), (&m, &b))) in channels.enumerate() {
             let first = (block * LANES + channel) * taps;
             for (tap, weight) in lane.weights.iter_mut().take(taps).enumerate() {
                 *weight = codes::read_stream(bits.weight, call.weights, first + tap);
             }
             (lane.finish.multiplier, lane.finish.bias) = (m, b);
+            *packed = isa::pack_lane(lane, usize::from(window.kw));
         }
         let lanes = all_lanes.get(..m.len()).unwrap_or_default();
         planes.fill(call.input_zero_point);
@@ -154,7 +156,7 @@ pub fn run(call: Call<'_>) {
                 count: out_width,
                 out_plane: plan.out,
             };
-            isa::rows(&rows, lanes, out);
+            isa::rows(&rows, lanes, &mut all_packed, out);
             let pixels = output.get_mut(oy * out_width * out_pixel..).unwrap_or_default();
             let offset = block * piece(bits.output);
             isa::pack(bits.output, out, plan.out, out_width, pixels, out_pixel, offset);

@@ -102,7 +102,7 @@ impl KernelId {
             KernelId::Outer => 3,
             KernelId::Dual => 3,
             KernelId::Dot => 1,
-            KernelId::Depthwise => 3,
+            KernelId::Depthwise => 4,
             KernelId::Add => 3,
             KernelId::AvgPool => 3,
             KernelId::MaxPool => 3,

@@ -6,8 +6,16 @@ use super::depthwise::{LANES, Lane, Rows};
 use super::elementwise::Sum;
 use crate::format::Bits;
 
+/// A lane's weights as the row routines want them: nothing of the kind is needed here.
+#[cfg_attr(jaq_armv7em, allow(dead_code))]
+pub type PackedLane = ();
+
+/// The packed form of `lane`.
+#[cfg_attr(jaq_armv7em, allow(dead_code))]
+pub fn pack_lane(_lane: &Lane, _columns: usize) -> PackedLane {}
+
 /// One output row of every lane into `out`.
-pub fn rows(rows: &Rows<'_>, lanes: &[Lane], out: &mut [u8]) {
+pub fn rows(rows: &Rows<'_>, lanes: &[Lane], _packed: &mut [PackedLane; LANES], out: &mut [u8]) {
     let planes = rows.planes.chunks_exact(rows.plane.max(1));
     for ((lane, plane), out) in lanes.iter().zip(planes).zip(out.chunks_exact_mut(rows.out_plane)) {
         for (x, out) in out.iter_mut().take(rows.count).enumerate() {

@@ -88,7 +88,8 @@ fn models_over_the_link_equal_the_host() {
         return;
     }
     let mut session = session();
-    for seed in 0..12 {
+    let networks = if std::env::var_os("JAQ_FULL").is_some() { 1000 } else { 60 };
+    for seed in 0..networks {
         let trained = network(seed);
         let (file, _) = packed(&trained);
         session.open(&file).unwrap();
@@ -154,6 +155,10 @@ fn a_built_in_model_equals_the_host_and_is_told_by_size() {
     let images = images.iter().map(Vec::as_slice);
     let outcome = compare(&mut session, &mut engine, images, |count| done = count).unwrap();
     assert_eq!((outcome.images, outcome.mismatches, done), (20, 0, 20));
+    // The device's log comes out as text, by the strings of the linked file.
+    let log = session.log();
+    let opened = format!("info model of {} bytes opened", file.len());
+    assert!(log[0].contains(&built.build) && log[1] == opened, "{log:?}");
 
     // Another model than the one built in is noticed, and so is another build.
     let (other, _) = packed(&network(5));
@@ -275,7 +280,7 @@ fn an_emulator_that_dies_or_is_missing_is_a_clear_error() {
     let wire = Qemu::start(firmware.target.machine.unwrap(), &firmware.elf).unwrap();
     let id = wire.id().to_string();
     let mut session = Session::start(wire, &expected, TIMEOUT).unwrap();
-    assert!(Command::new("kill").arg(&id).status().unwrap().success());
+    assert!(Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
     let error = loop {
         match session.stats() {
             Ok(_) => std::thread::sleep(Duration::from_millis(20)),

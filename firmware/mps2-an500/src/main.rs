@@ -3,7 +3,7 @@
 #![no_main]
 
 use jaq_harness::memory::Regions;
-use jaq_harness::mps2::{self, Timer, Uart};
+use jaq_harness::mps2::{self, Console, Timer, Uart};
 use jaq_harness::{Board, fatal, serve, stack};
 
 include!(concat!(env!("OUT_DIR"), "/board.rs"));
@@ -17,5 +17,5 @@ fn main() -> ! {
     fatal::route(uart.route());
     let Regions { slot, arena } = Regions::take();
     let board = Board { name: NAME, build: BUILD, model: MODEL, slot, arena, exit: mps2::exit };
-    serve(board, uart, timer)
+    serve(board, Console::new(uart), timer)
 }

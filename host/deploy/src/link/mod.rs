@@ -36,6 +36,11 @@ pub trait Wire {
         String::new()
     }
 
+    /// What the device has logged so far, a line a message.
+    fn log(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What figures of this device are.
     fn provenance(&self) -> Provenance;
 
@@ -162,6 +167,11 @@ impl Session {
     /// Who the device is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What the device has logged so far, a line a message.
+    pub fn log(&self) -> Vec<String> {
+        self.wire.log()
     }
 
     /// What the device's figures are.

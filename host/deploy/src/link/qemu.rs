@@ -1,5 +1,6 @@
-//! A firmware on an emulated core: starts QEMU, speaks to the firmware's UART over a local
-//! socket, and collects the defmt log from semihosting's standard output.
+//! A firmware on an emulated core: starts QEMU, feeds the firmware through standard input (which it
+//! reads by semihosting), hears its UART over a local socket, and collects the defmt log from
+//! standard output.
 //!
 //! QEMU executes an instruction in a fixed 128 ns (`-icount shift=7`), so that the firmware's
 //! timer counts instructions exactly and two runs are the same. Nothing is a latency here.
@@ -8,7 +9,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// A running emulator. It ends when this is dropped.
 pub struct Qemu {
     child: Child,
+    input: ChildStdin,
     socket: UnixStream,
     elf: PathBuf,
     log: Collected,
@@ -66,16 +68,17 @@ impl Qemu {
             .arg(chardev)
             .args(["-semihosting-config", "enable=on,target=native", "-kernel"])
             .arg(elf)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(failed)?;
         let log = collect(child.stdout.take());
         let errors = collect(child.stderr.take());
-        match connect(&listener, &mut child) {
-            Ok(socket) => {
-                Ok(Qemu { child, socket, elf: elf.to_owned(), log, errors, _folder: folder })
+        let input = child.stdin.take().ok_or_else(|| io::Error::other("no standard input"));
+        match connect(&listener, &mut child).and_then(|socket| Ok((socket, input?))) {
+            Ok((socket, input)) => {
+                Ok(Qemu { child, input, socket, elf: elf.to_owned(), log, errors, _folder: folder })
             }
             Err(source) => {
                 let _ = child.kill();
@@ -91,11 +94,6 @@ impl Qemu {
                 })
             }
         }
-    }
-
-    /// What the firmware has logged so far.
-    pub fn log(&self) -> Vec<String> {
-        log::lines(&self.elf, &self.log.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
     /// Process id of the emulator.
@@ -114,7 +112,7 @@ impl Drop for Qemu {
 
 impl Wire for Qemu {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.write_all(bytes)
+        self.input.write_all(bytes)
     }
 
     fn receive(&mut self, timeout: Duration) -> io::Result<Option<Vec<u8>>> {
@@ -157,6 +155,10 @@ impl Wire for Qemu {
             words += &format!(", last log line: {last}");
         }
         words
+    }
+
+    fn log(&self) -> Vec<String> {
+        log::lines(&self.elf, &self.log.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
     fn provenance(&self) -> Provenance {

@@ -286,3 +286,129 @@ impl<B: Backend> Subnet<B> {
 pub fn grid(signed: bool, bits: u32) -> Grid {
     if signed { Grid::signed(bits) } else { Grid::unsigned(bits) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{plain, subset};
+    use crate::ops::candle::Candle;
+    use crate::space::Choice;
+    use crate::space::tests::small_space;
+    use jaq_network::{Shape, TensorId};
+
+    /// Codes of every tensor of one image, from the exported values alone, pixel by pixel.
+    fn codes(trained: &TrainedNetwork, image: &[u8]) -> Vec<Vec<i32>> {
+        let mut tensors: Vec<Vec<i32>> = vec![image.iter().map(|raw| i32::from(*raw)).collect()];
+        for (index, layer) in trained.network.layers.iter().enumerate() {
+            let shape = trained.network.shape(index);
+            let (from, to) = (shape.input, shape.output);
+            let of = |id: TensorId| {
+                let tensor = trained.network.tensor(id);
+                (&tensors[id.0], i32::from(tensor.zero_point()), f64::from(trained.scale(id)))
+            };
+            let (input, zero, scale) = of(layer.inputs[0]);
+            let at =
+                |s: Shape, y: usize, x: usize, c: usize| (y * s.w as usize + x) * s.c as usize + c;
+            let window = layer.op.window();
+            let mut output = Vec::new();
+            for position in 0..to.elements() {
+                let c = position % to.c as usize;
+                let (y, x) = (
+                    position / to.c as usize / to.w as usize,
+                    position / to.c as usize % to.w as usize,
+                );
+                // Sum over the window of f(code - zero, tap, channel).
+                let sum = |channels: std::ops::Range<usize>,
+                           f: &dyn Fn(i32, usize, usize) -> i32| {
+                    let mut sum = 0;
+                    for tap in 0..window.taps() {
+                        let (kw, stride) = (window.kw as usize, window.stride as usize);
+                        let sy = (y * stride + tap / kw) as isize - window.pads.top as isize;
+                        let sx = (x * stride + tap % kw) as isize - window.pads.left as isize;
+                        if !(0..from.h as isize).contains(&sy)
+                            || !(0..from.w as isize).contains(&sx)
+                        {
+                            continue;
+                        }
+                        for channel in channels.clone() {
+                            let code = input[at(from, sy as usize, sx as usize, channel)];
+                            sum += f(code - zero, tap, channel);
+                        }
+                    }
+                    f64::from(sum)
+                };
+                let real = match (layer.op, &trained.layers[index]) {
+                    (Op::Add, _) => {
+                        let (other, zero2, scale2) = of(layer.inputs[1]);
+                        f64::from(input[position] - zero) * scale
+                            + f64::from(other[position] - zero2) * scale2
+                    }
+                    (Op::AvgPool(_), _) => {
+                        sum(c..c + 1, &|code, _, _| code) * scale / window.taps() as f64
+                    }
+                    (op, Some(values)) => {
+                        let (taps, ic) = (window.taps(), from.c as usize);
+                        let acc = match op {
+                            Op::Depthwise(_) => sum(c..c + 1, &|code, tap, _| {
+                                code * i32::from(values.weights[c * taps + tap])
+                            }),
+                            _ => sum(0..ic, &|code, tap, channel| {
+                                code * i32::from(values.weights[(c * taps + tap) * ic + channel])
+                            }),
+                        };
+                        f64::from(values.scale[c]) * scale * acc + f64::from(values.offset[c])
+                    }
+                    (op, None) => unreachable!("{op:?} has values"),
+                };
+                let tensor = &layer.output;
+                let step = f64::from(trained.scale(TensorId::output_of(index)));
+                let code = (real / step).round() as i32 + i32::from(tensor.zero_point());
+                output.push(code.clamp(0, tensor.bits.max_unsigned() as i32));
+            }
+            tensors.push(output);
+        }
+        tensors
+    }
+
+    #[test]
+    fn exported_integers_compute_what_training_computed() {
+        let space = small_space();
+        let data = subset::open().unwrap().reduced(64, 8);
+        let b = Candle;
+        for seed in 0..4 {
+            let choice = Choice {
+                operators: space.sections.iter().map(|s| seed % s.operators.len()).collect(),
+                widths: space
+                    .genes
+                    .iter()
+                    .enumerate()
+                    .map(|(i, g)| (i + seed) % g.options.len())
+                    .collect(),
+            };
+            let network = space.network(&choice);
+            let mut subnet = Subnet::new(&b, &network, true, &Values::new(), 5).unwrap();
+            let batch = |range: std::ops::Range<usize>| {
+                let (images, labels) = plain(&data.train, data.shape, range);
+                b.tensor(&images, &[labels.len(), 1, 28, 28])
+            };
+            subnet.forward(&b, batch(0..32), Phase::Calibrate);
+            subnet.forward(&b, batch(32..64), Phase::Estimate(1.0));
+            let trained = subnet.export(&b).unwrap();
+            trained.validate().unwrap();
+            let logits = b.to_vec(&subnet.forward(&b, batch(0..8), Phase::Eval));
+            let step = trained.scales[trained.scales.len() - 1];
+            let (mut equal, mut distinct) = (0, std::collections::BTreeSet::new());
+            for (i, row) in logits.chunks(10).enumerate() {
+                let integers = codes(&trained, data.train.image(i)).pop().unwrap();
+                for (real, code) in row.iter().zip(integers) {
+                    distinct.insert(code);
+                    equal += usize::from(((real / step).round() as i32 + 128) == code);
+                }
+            }
+            // A value on the edge between two codes may fall to either side; 2-bit tensors make
+            // such an edge visible in the logits.
+            assert!(equal >= 70, "network {seed}: {equal} of 80 logits agree");
+            assert!(distinct.len() > 8, "network {seed}: the logits say nothing");
+        }
+    }
+}

@@ -144,7 +144,10 @@ fn a_built_in_model_equals_the_host_and_is_told_by_size() {
     fs::write(&path, &file).unwrap();
     let built = firmware::build(BOARD, Some(&path), &folder.path().join("fw.elf")).unwrap();
     assert_eq!(built.parts.model, file.len().next_multiple_of(8));
-    assert!(built.parts.code > 1000 && built.parts.code_bytes() < 128 * 1024, "{:?}", built.parts);
+    let parts = built.parts;
+    assert!(parts.kernels > 10_000 && parts.runtime > 100 && parts.harness > 1000, "{parts:?}");
+    assert!(parts.kernels + parts.runtime + parts.harness < parts.code, "{parts:?}");
+    assert!(parts.code_bytes() < 128 * 1024, "{parts:?}");
 
     let mut session = link::emulate(&built, TIMEOUT).unwrap();
     assert_eq!(session.identity().embedded, file.len());

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use jaq_deploy::firmware::{self, TARGETS};
+use jaq_deploy::firmware::{self, Parts, TARGETS};
 
 /// Project commands of JAQ.
 #[derive(Debug, Parser)]
@@ -88,21 +88,14 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 fn build_firmware() -> Result<()> {
-    println!(
-        "{:<16} {:>8} {:>10} {:>8} {:>10}",
-        "board", "code", "constants", "flash", "variables"
-    );
+    let heads = ["flash", "code", "kernels", "runtime", "harness", "constants", "variables"];
+    println!("{:<14}{}", "board", heads.map(|head| format!("{head:>11}")).concat());
     for target in TARGETS {
         let built = firmware::build_open(target.board)?;
-        let parts = built.parts;
-        println!(
-            "{:<16} {:>8} {:>10} {:>8} {:>10}",
-            target.board,
-            parts.code,
-            parts.constants,
-            parts.flash_bytes(),
-            parts.variables
-        );
+        let Parts { code, kernels, runtime, harness, constants, variables, .. } = built.parts;
+        let sizes =
+            [built.parts.flash_bytes(), code, kernels, runtime, harness, constants, variables];
+        println!("{:<14}{}", target.board, sizes.map(|size| format!("{size:>11}")).concat());
         eprintln!("{}", built.elf.display());
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jaq_shared::kernels;
-use object::{Object, ObjectSection, SectionFlags, elf};
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
 use serde::{Deserialize, Serialize};
 
 /// A board that firmware can be built for.
@@ -54,6 +54,12 @@ pub struct Firmware {
 pub struct Parts {
     /// Machine code and vector table.
     pub code: usize,
+    /// Of the code: the kernels.
+    pub kernels: usize,
+    /// Of the code: the model's format and the runtime.
+    pub runtime: usize,
+    /// Of the code: request loop and protocol, which a product leaves out.
+    pub harness: usize,
     /// Constant tables and texts.
     pub constants: usize,
     /// Initial values of variables.
@@ -272,7 +278,38 @@ pub fn parts(file: &[u8]) -> Result<Parts, object::Error> {
         };
         *slot += size;
     }
+    attribute(&file, &mut parts);
     Ok(parts)
+}
+
+/// Tells the code by whose it is. A function's code reaches to the next one's: assembly carries
+/// no sizes.
+fn attribute(file: &object::File<'_>, parts: &mut Parts) {
+    let mut functions: Vec<(u64, &str)> = file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text)
+        // Bit 0 of the address says Thumb.
+        .filter_map(|symbol| Some((symbol.address() & !1, symbol.name().ok()?)))
+        // `$t` and its like mark the kind of code, not its beginning.
+        .filter(|(_, name)| !name.starts_with('$'))
+        .collect();
+    functions.sort();
+    let end = file
+        .sections()
+        .find(|section| section.name() == Ok(".text"))
+        .map_or(0, |section| section.address() + section.size());
+    for (index, (start, name)) in functions.iter().enumerate() {
+        let next = functions.get(index + 1).map_or(end, |(next, _)| *next);
+        let size = next.saturating_sub(*start) as usize;
+        let has = |part: &str| name.contains(part);
+        if has("jaq_shared7kernels") || name.starts_with("jaq_v") {
+            parts.kernels += size;
+        } else if ["jaq_harness", "jaq_shared8protocol", "postcard", "cobs"].into_iter().any(has) {
+            parts.harness += size;
+        } else if has("jaq_shared") {
+            parts.runtime += size;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! What a prediction is: the figures of a layer and of a network, and the trait of the models
 //! that make them.
 
+use std::collections::BTreeMap;
+
 use jaq_network::{LayerSpec, Network, Provenance};
 use jaq_shared::format::{LayerBits, LayerShape};
 use jaq_shared::kernels::KernelId;
 use serde::Serialize;
 
 use crate::TableError;
+use crate::tile::Mapping;
 
 /// A figure with the range it is expected in.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -50,6 +53,16 @@ pub struct Cost {
     pub energy_pj: Option<f64>,
     /// Flash of packed weights and per-channel tables.
     pub weights_bytes: u64,
+    /// Bytes moved, by memory level (accelerators).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub bytes: BTreeMap<String, u64>,
+    /// Area of the target in square millimetres, where its description allows to tell.
+    pub area_mm2: Option<f64>,
+    /// The tiling (accelerators whose tilings are searched).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<Mapping>,
+    /// Tilings whose cost was computed to find it.
+    pub mappings_evaluated: u64,
     /// Always [`Provenance::Predicted`].
     pub provenance: Provenance,
 }
@@ -63,6 +76,10 @@ impl Cost {
             latency_s: Some(0.0),
             energy_pj: Some(0.0),
             weights_bytes: 0,
+            bytes: BTreeMap::new(),
+            area_mm2: None,
+            mapping: None,
+            mappings_evaluated: 0,
             provenance: Provenance::Predicted,
         }
     }
@@ -77,6 +94,14 @@ impl Cost {
             latency_s: sum(self.latency_s, other.latency_s),
             energy_pj: sum(self.energy_pj, other.energy_pj),
             weights_bytes: self.weights_bytes + other.weights_bytes,
+            bytes: other.bytes.iter().fold(self.bytes.clone(), |mut sum, (level, bytes)| {
+                *sum.entry(level.clone()).or_default() += bytes;
+                sum
+            }),
+            // One target runs everything: its area is not a sum.
+            area_mm2: self.area_mm2.or(other.area_mm2),
+            mapping: None,
+            mappings_evaluated: self.mappings_evaluated + other.mappings_evaluated,
             provenance: Provenance::Predicted,
         }
     }
@@ -125,6 +150,8 @@ pub struct NetworkCost {
 pub enum ModelError {
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error(transparent)]
+    Board(#[from] crate::BoardError),
     #[error("{target} cannot run {spec} at {bits}: {reason}")]
     Unsupported { target: String, spec: String, bits: LayerBits, reason: String },
 }

@@ -15,6 +15,7 @@ pub mod planner;
 pub mod simulator;
 mod sram;
 mod table;
+mod target;
 mod tensor;
 pub mod tile;
 #[cfg(test)]
@@ -34,4 +35,5 @@ pub use mcu::McuModel;
 pub use planner::{Plan, plan};
 pub use sram::Sram;
 pub use table::{CostTable, FitError, KernelCost, TableError};
+pub use target::{Target, TiledModel};
 pub use tensor::{CostTable3, Figure, Gradient};

@@ -4,7 +4,7 @@
 //!
 //! Cycles are an interval: nobody measured this board. Must not know: how tables are measured.
 
-use jaq_network::{Network, Provenance};
+use jaq_network::Network;
 use jaq_shared::format::{LayerShape, TensorFormat};
 use jaq_shared::kernels::{self, Isa, KernelId};
 
@@ -94,7 +94,7 @@ impl McuModel {
             latency_s: typical.zip(clock).map(|(cycles, hz)| cycles / hz),
             energy_pj: typical.zip(pj).map(|(cycles, pj)| cycles * pj),
             weights_bytes,
-            provenance: Provenance::Predicted,
+            ..Cost::zero()
         }
     }
 }

@@ -383,3 +383,39 @@ pub(crate) fn mac_energy(problem: &Problem, array: &Tiled, prices: &Prices) -> f
     };
     problem.macs() as f64 * prices.mac * share
 }
+
+impl Mapping {
+    /// The mapping and its cost in words.
+    pub fn explain(&self, problem: &Problem, found: &Evaluation) -> String {
+        let [oh, ow, oc, ic] = self.tile;
+        let trips = |d: Dim| problem.size[d as usize].div_ceil(self.tile[d as usize]);
+        let loops: Vec<String> = self
+            .order
+            .iter()
+            .filter(|d| trips(**d) > 1)
+            .map(|d| format!("{} x{}", format!("{d:?}").to_lowercase(), trips(*d)))
+            .collect();
+        let loops = if loops.is_empty() { "none".to_owned() } else { loops.join(", then ") };
+        let memory = found.traffic_bits.iter().sum::<u64>() / 8;
+        let bound = if found.exposed_memory_cycles == 0 {
+            "the array is the bottleneck, memory hides behind it".to_owned()
+        } else {
+            format!("memory is the bottleneck, {} cycles of it show", found.exposed_memory_cycles)
+        };
+        let [weights, inputs, read, written] = found.traffic_bits.map(|bits| bits / 8);
+        format!(
+            "{} cycles = {} compute + {} exposed memory + {} fill + {} drain; tile {oh}x{ow}x{oc} \
+             of outputs from {ic} input channels, loops from outside: {loops}; array operated at \
+             W{}A{}, {} buffered; {memory} bytes from and to memory: weights {weights}, inputs \
+             {inputs}, outputs read {read}, written {written}; {bound}",
+            found.cycles,
+            found.compute_cycles,
+            found.exposed_memory_cycles,
+            found.fill_cycles,
+            found.drain_cycles,
+            self.mode.weight,
+            self.mode.input,
+            if self.double_buffered { "double" } else { "single" },
+        )
+    }
+}

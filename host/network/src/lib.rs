@@ -6,6 +6,7 @@
 
 mod graph;
 mod provenance;
+pub mod reference;
 mod schedule;
 mod spec;
 mod trained;

@@ -1,0 +1,267 @@
+//! Any target by name: a microcontroller or an accelerator, behind the one trait [`CostModel`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jaq_network::{LayerSpec, Network};
+use jaq_shared::format::{LayerShape, Op};
+use jaq_shared::kernels::KernelId;
+use serde::Deserialize;
+
+use crate::accelerator::Tiled;
+use crate::batch_tile::{self, Best, Objective};
+use crate::board::{self, BoardError, Kind, Mcu};
+use crate::cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
+use crate::mcu::McuModel;
+use crate::tile::{OPERANDS, Prices, Problem};
+
+/// A target that layers can be priced on.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A processor that runs the project's kernels.
+    Mcu(McuModel),
+    /// An array with buffers.
+    Tiled(TiledModel),
+}
+
+impl Target {
+    /// The shipped target `name`, or the file of that path.
+    pub fn load(name: &str, objective: Objective) -> Result<Target, ModelError> {
+        #[derive(Deserialize)]
+        struct Head {
+            model: String,
+        }
+        let text = board::source(name)?;
+        if board::kind_of(name, &text)? == Kind::Mcu {
+            return Ok(Target::Mcu(McuModel::new(Mcu::parse(name, &text)?)?));
+        }
+        let Head { model } = board::parse(name, &text)?;
+        match &*model {
+            "tiled" => Ok(Target::Tiled(TiledModel::new(Tiled::parse(name, &text)?, objective)?)),
+            _ => Err(ModelError::Board(BoardError::Field {
+                file: name.to_owned(),
+                field: "model".to_owned(),
+                reason: format!("is `{model}`; `tiled` is known"),
+            })),
+        }
+    }
+
+    fn model(&self) -> &dyn CostModel {
+        match self {
+            Target::Mcu(model) => model,
+            Target::Tiled(model) => model,
+        }
+    }
+
+    /// Name of the target.
+    pub fn name(&self) -> &str {
+        match self {
+            Target::Mcu(model) => &model.board().name,
+            Target::Tiled(model) => &model.array.name,
+        }
+    }
+
+    /// In words, why a layer costs what it costs.
+    pub fn explain(&self, layer: &LayerShape) -> Result<String, ModelError> {
+        let cost = self.layer(layer)?;
+        let what = format!("{} {}", LayerSpec::of(layer), layer.bits);
+        match self {
+            Target::Mcu(model) => {
+                let kernel = self.kernel(layer).map_or("no kernel", KernelId::name);
+                Ok(format!(
+                    "{what}: kernel `{kernel}`, {:.0} instructions by table `{}`",
+                    cost.instructions.unwrap_or(0.0),
+                    model.table().name
+                ))
+            }
+            Target::Tiled(model) => Ok(match (Problem::of(layer), &cost.mapping) {
+                (Some(problem), Some(mapping)) => {
+                    match mapping.evaluate(&problem, &model.array, &model.prices) {
+                        Some(found) => format!("{what}: {}", mapping.explain(&problem, &found)),
+                        None => what,
+                    }
+                }
+                _ => format!("{what}: streamed through, no tiles"),
+            }),
+        }
+    }
+}
+
+impl CostModel for Target {
+    fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {
+        self.model().layer(layer)
+    }
+    fn network(&self, network: &Network) -> Result<NetworkCost, ModelError> {
+        self.model().network(network)
+    }
+    fn kernel(&self, layer: &LayerShape) -> Option<KernelId> {
+        self.model().kernel(layer)
+    }
+}
+
+/// Costs of the layers of a network one by one, with their sum.
+pub(crate) fn sum_of_layers(
+    model: &dyn CostModel,
+    network: &Network,
+    kernel: &str,
+) -> Result<NetworkCost, ModelError> {
+    let mut layers = Vec::new();
+    for (layer, shape) in network.layers.iter().zip(network.shapes()) {
+        layers.push(LayerCost::new(&layer.name, &shape, kernel, model.layer(&shape)?));
+    }
+    // What no layer has, the sum does not have either.
+    let total = layers.iter().map(|l| l.cost.clone()).reduce(|sum, cost| sum.plus(&cost));
+    Ok(NetworkCost { total: total.unwrap_or_else(Cost::zero), layers })
+}
+
+/// An array with buffers whose best tiling is searched for every layer, once a cell.
+#[derive(Clone, Debug)]
+pub struct TiledModel {
+    /// The description.
+    pub array: Tiled,
+    /// What things cost on it.
+    pub prices: Prices,
+    objective: Objective,
+    memo: Arc<Mutex<HashMap<Problem, Option<Best>>>>,
+}
+
+impl TiledModel {
+    /// The model of a description.
+    pub fn new(array: Tiled, objective: Objective) -> Result<TiledModel, ModelError> {
+        let fail = |reason| BoardError::Field {
+            file: array.name.clone(),
+            field: "buffer".to_owned(),
+            reason,
+        };
+        let prices = array.prices().map_err(fail)?;
+        Ok(TiledModel { array, prices, objective, memo: Arc::default() })
+    }
+
+    /// The best mapping of a layer with weights; `None` where nothing fits.
+    pub fn best(&self, problem: &Problem) -> Option<Best> {
+        let lock = || self.memo.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = lock().get(problem) {
+            return found.clone();
+        }
+        let found = batch_tile::best(problem, &self.array, &self.prices, self.objective);
+        lock().insert(*problem, found.clone());
+        found
+    }
+
+    /// Additions and pools stream through the columns: bound by memory or by the columns.
+    fn streamed(&self, layer: &LayerShape) -> Cost {
+        let input_bits = layer.input.elements() as u64 * u64::from(layer.bits.input.get());
+        let second = match layer.op {
+            Op::Add => layer.input.elements() as u64 * u64::from(layer.bits.weight.get()),
+            _ => 0,
+        };
+        let output_bits = layer.output.elements() as u64 * u64::from(layer.bits.output.get());
+        let bits = input_bits + second + output_bits;
+        let work = layer.output.elements() as u64 * layer.op.window().taps() as u64;
+        let memory = bits.div_ceil(self.array.memory.bits_per_cycle);
+        let cycles = memory.max(work.div_ceil(self.array.array.columns)) as f64;
+        let energy = bits as f64 * (self.array.memory.pj_per_bit + 2.0 * self.prices.buffer[1]);
+        let bytes = [("memory".to_owned(), bits / 8), ("inputs".to_owned(), bits / 8)];
+        self.cost(cycles, energy, bytes.into())
+    }
+
+    fn cost(
+        &self,
+        cycles: f64,
+        energy_pj: f64,
+        bytes: std::collections::BTreeMap<String, u64>,
+    ) -> Cost {
+        Cost {
+            instructions: None,
+            cycles: Some(Interval::exact(cycles)),
+            latency_s: Some(cycles / self.array.clock_hz),
+            energy_pj: Some(energy_pj),
+            bytes,
+            area_mm2: Some(self.prices.area_mm2),
+            ..Cost::zero()
+        }
+    }
+}
+
+impl CostModel for TiledModel {
+    fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {
+        let Some(problem) = Problem::of(layer) else { return Ok(self.streamed(layer)) };
+        let best = self.best(&problem).ok_or_else(|| ModelError::Unsupported {
+            target: self.array.name.clone(),
+            spec: LayerSpec::of(layer).to_string(),
+            bits: layer.bits,
+            reason: "not even its smallest tile fits the buffers".to_owned(),
+        })?;
+        let evaluation = best.evaluation;
+        let memory = evaluation.traffic_bits.iter().sum::<u64>() / 8;
+        let levels = OPERANDS.iter().zip(evaluation.buffer_bits);
+        let bytes = std::iter::once(("memory".to_owned(), memory))
+            .chain(levels.map(|(name, bits)| ((*name).to_owned(), bits / 8)))
+            .collect();
+        let weights = layer.weights() as u64 * u64::from(layer.bits.weight.get());
+        Ok(Cost {
+            weights_bytes: weights.div_ceil(8),
+            mapping: Some(best.mapping),
+            mappings_evaluated: best.mappings_evaluated,
+            ..self.cost(evaluation.cycles as f64, evaluation.energy_pj, bytes)
+        })
+    }
+
+    fn network(&self, network: &Network) -> Result<NetworkCost, ModelError> {
+        sum_of_layers(self, network, "tiled")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jaq_network::reference;
+    use jaq_shared::format::{Bits, LayerBits};
+
+    #[test]
+    fn every_accelerator_prices_every_reference_network() {
+        let mut seen = 0;
+        for name in board::names(Some(Kind::Accelerator)) {
+            let target = Target::load(name, Objective::Latency).unwrap_or_else(|e| panic!("{e}"));
+            for reference in reference::NAMES {
+                let network = reference::network(reference).unwrap();
+                let cost = target.network(&network).unwrap_or_else(|e| panic!("{name}: {e}"));
+                let cycles = cost.total.cycles.unwrap().typical;
+                let sum: f64 = cost.layers.iter().map(|l| l.cost.cycles.unwrap().typical).sum();
+                assert!(cycles > 0.0 && (cycles / sum - 1.0).abs() < 1e-9, "{name} {reference}");
+                seen += 1;
+            }
+        }
+        assert!(seen >= 4);
+    }
+
+    #[test]
+    fn the_winner_is_explained_and_memoized() {
+        let target = Target::load("bitfusion", Objective::Latency).unwrap();
+        let spec: LayerSpec = "conv3x3:16x16x32-32".parse().unwrap();
+        let layer = spec.shape(LayerBits::uniform(Bits::B8, Bits::B8)).unwrap();
+        let words = target.explain(&layer).unwrap();
+        for part in ["5505 cycles", "4608 compute", "weights", "tile", "2x2"] {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+        let Target::Tiled(model) = &target else { panic!("bitfusion is tiled") };
+        assert_eq!(model.memo.lock().unwrap().len(), 1);
+        let cost = target.layer(&layer).unwrap();
+        assert_eq!(cost.cycles.unwrap().typical, 5505.0);
+        assert_eq!(cost.bytes["memory"], 860_160 / 8);
+        assert!(cost.area_mm2.unwrap() > 0.2 && cost.weights_bytes == 9216);
+    }
+
+    #[test]
+    fn unknown_models_are_named() {
+        let text = include_str!("../../../boards/bitfusion.toml");
+        let folder = std::env::temp_dir().join(format!("jaq-cost-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("mine.toml");
+        let text = text.replace("\"bitfusion\"", "\"mine\"").replace("\"tiled\"", "\"warp\"");
+        std::fs::write(&path, text).unwrap();
+        let error = Target::load(path.to_str().unwrap(), Objective::Latency).unwrap_err();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(error.to_string().contains("warp"), "{error}");
+    }
+}

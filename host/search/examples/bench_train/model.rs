@@ -1,6 +1,6 @@
 //! The networks of the benchmark, on any backend: parameters are made at their first use.
 
-use jaq_search::ops::{Activation, Backend, Grid, Norm, RunningStats, Slide};
+use jaq_search::ops::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
 use jaq_search::optim::{Optimizer, Parameter, Rule};
 use jaq_search::rng::{Purpose, Rng};
 
@@ -112,6 +112,7 @@ impl<B: Backend> Net<B> {
         self.macs += oh * ow * oc * k * k * if depthwise { 1 } else { c };
         let gamma = self.parameter(&[oc], |_| vec![1.0; oc]);
         let beta = self.parameter(&[oc], |_| vec![0.0; oc]);
+        let step = self.bits.map(|(_, bits)| self.quantizer_step(bits, relu));
         let at = self.used.1;
         self.used.1 += 1;
         if at == self.stats.len() {
@@ -119,14 +120,25 @@ impl<B: Backend> Net<B> {
         }
         let norm = Norm::Train { stats: &mut self.stats[at], momentum: 0.1 };
         let activation = if relu { Activation::Relu } else { Activation::Identity };
-        let y = self.backend.batch_norm(&y, &gamma, &beta, norm, activation);
-        self.quantize(&y, relu)
+        let Some((_, bits)) = self.bits else {
+            return self.backend.batch_norm(&y, &gamma, &beta, norm, activation);
+        };
+        let grids = [if relu { Grid::unsigned(bits) } else { Grid::signed(bits) }];
+        let steps = &step.expect("made above");
+        let p = &self.backend.tensor(&[1.0], &[1]);
+        let options = Options { grids: &grids, steps, p, channels: None };
+        self.backend.batch_norm_quant(&y, &gamma, &beta, norm, activation, &options)
+    }
+
+    fn quantizer_step(&mut self, bits: u32, unsigned: bool) -> B::Tensor {
+        let grid = if unsigned { Grid::unsigned(bits) } else { Grid::signed(bits) };
+        self.parameter(&[1], |_| vec![2.5 / grid.max as f32])
     }
 
     fn quantize(&mut self, x: &B::Tensor, unsigned: bool) -> B::Tensor {
         let Some((_, bits)) = self.bits else { return x.clone() };
         let grid = if unsigned { Grid::unsigned(bits) } else { Grid::signed(bits) };
-        let step = self.parameter(&[1], |_| vec![2.5 / grid.max as f32]);
+        let step = self.quantizer_step(bits, unsigned);
         self.backend.fake_quant(x, &step, grid, true)
     }
 

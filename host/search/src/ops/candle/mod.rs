@@ -31,7 +31,20 @@ pub fn with_threads<R: Send>(
     threads: usize,
     f: impl FnOnce() -> R + Send,
 ) -> Result<R, rayon::ThreadPoolBuildError> {
+    keep_freed_memory();
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(f))
+}
+
+/// Tells glibc to keep freed memory: a training step frees and allocates the same large blocks
+/// again and again, and by default each is given back to the kernel and faulted in anew.
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: these calls only set parameters of the allocator; it takes its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 16 << 20);
+    }
 }
 
 /// A trainable tensor; clones share it.

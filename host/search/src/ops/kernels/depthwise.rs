@@ -68,10 +68,10 @@ impl Layout {
     #[inline(always)]
     fn split(&self, g: &Geometry, plane: &[f32], buffer: &mut [f32]) {
         let s = g.slide.stride;
-        self.rows(g, |from, to, len| {
-            if s == 1 {
-                buffer[to..to + len].copy_from_slice(&plane[from..from + len]);
-            } else {
+        self.rows(g, |from, to, len| match s {
+            1 => buffer[to..to + len].copy_from_slice(&plane[from..from + len]),
+            2 => pick::<2>(&plane[from..], &mut buffer[to..to + len]),
+            _ => {
                 let pixels = plane[from..].iter().step_by(s);
                 buffer[to..to + len].iter_mut().zip(pixels).for_each(|(b, x)| *b = *x);
             }
@@ -89,6 +89,19 @@ impl Layout {
                 pixels.zip(&buffer[from..from + len]).for_each(|(x, b)| *x = *b);
             }
         });
+    }
+}
+
+/// Every `S`-th element.
+#[inline(always)]
+fn pick<const S: usize>(from: &[f32], to: &mut [f32]) {
+    let (blocks, rest) = from.as_chunks::<S>();
+    let whole = blocks.len().min(to.len());
+    for (to, block) in to.iter_mut().zip(blocks) {
+        *to = block[0];
+    }
+    if let (Some(to), Some(last)) = (to.get_mut(whole), rest.first()) {
+        *to = *last;
     }
 }
 

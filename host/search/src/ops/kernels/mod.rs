@@ -62,6 +62,12 @@ impl Sum {
         &mut self.lanes
     }
 
+    /// Gives back a copy of [`Sum::lanes`] that was added to.
+    #[inline(always)]
+    pub fn put(&mut self, lanes: [f32; LANES]) {
+        self.lanes = lanes;
+    }
+
     /// All that was added.
     #[inline(always)]
     pub fn total(&self) -> f64 {

@@ -53,20 +53,25 @@ impl Quantizer {
         Quantizer { step, inverse: 1.0 / step, min: grid.min as f32, max: grid.max as f32, p }
     }
 
-    /// `x` in steps, kept within one step of the grid; the rounded value; whether it is on the
-    /// grid.
+    /// `x` in steps, kept within one step of the grid, and rounded to an integer, which may lie
+    /// one beyond the grid.
     #[inline(always)]
-    fn place(&self, x: f32) -> (f32, f32, bool) {
-        let scaled = (x * self.inverse).clamp(self.min - 1.0, self.max + 1.0);
-        let rounded = round(scaled);
-        (scaled, rounded, rounded >= self.min && rounded <= self.max)
+    fn place(&self, x: f32) -> (f32, f32) {
+        let scaled = bound(x * self.inverse, self.min - 1.0, self.max + 1.0);
+        (scaled, round(scaled))
     }
 
     #[inline(always)]
     fn integer(&self, x: f32) -> f32 {
-        let (_, rounded, _) = self.place(x);
-        rounded.clamp(self.min, self.max)
+        bound(self.place(x).1, self.min, self.max)
     }
+}
+
+/// `f32::clamp` without its check of the bounds: two instructions of a vector unit.
+#[inline(always)]
+fn bound(x: f32, min: f32, max: f32) -> f32 {
+    let x = if x < min { min } else { x };
+    if x > max { max } else { x }
 }
 
 /// The integers of `x`, one step for each equally long slice.
@@ -127,34 +132,74 @@ impl Options {
         let strips = x.chunks(STRIP).zip(g.chunks(STRIP));
         for (dx, (x, g)) in dx.chunks_mut(STRIP).zip(strips) {
             for (i, (q, sums)) in self.quantizers.iter().zip(sums.iter_mut()).enumerate() {
-                q.backward(x, g, dx, i == 0, sums);
+                match i {
+                    0 => q.backward::<true>(x, g, dx, sums),
+                    _ => q.backward::<false>(x, g, dx, sums),
+                }
             }
         }
     }
 }
 
+/// What a block of elements adds to the sums of an option.
+struct BlockSums {
+    steps: [f32; LANES],
+    probabilities: [f32; LANES],
+}
+
 impl Quantizer {
+    /// Sets `dx` (the `FIRST` option) or adds to it, and adds to `sums`.
     #[inline(always)]
-    fn backward(&self, x: &[f32], g: &[f32], dx: &mut [f32], first: bool, sums: &mut OptionSums) {
-        let steps = sums.step.lanes(x.len());
-        let probabilities = sums.probability.lanes(x.len());
-        let mut lane = |i: usize, x: f32, g: f32, dx: &mut f32| {
-            let (scaled, rounded, inside) = self.place(x);
-            let integer = rounded.clamp(self.min, self.max);
-            steps[i] += g * if inside { integer - scaled } else { integer };
-            probabilities[i] += g * integer;
-            let part = if inside { self.p * g } else { 0.0 };
-            *dx = if first { part } else { *dx + part };
+    fn backward<const FIRST: bool>(
+        &self,
+        x: &[f32],
+        g: &[f32],
+        dx: &mut [f32],
+        sums: &mut OptionSums,
+    ) {
+        let mut local = BlockSums {
+            steps: *sums.step.lanes(x.len()),
+            probabilities: *sums.probability.lanes(x.len()),
         };
-        let whole = x.len() - x.len() % LANES;
-        let blocks = x[..whole].chunks_exact(LANES).zip(g.chunks_exact(LANES));
-        for ((x, g), dx) in blocks.zip(dx.chunks_exact_mut(LANES)) {
-            for i in 0..LANES {
-                lane(i, x[i], g[i], &mut dx[i]);
-            }
+        let (xs, x_rest) = x.as_chunks::<LANES>();
+        let (gs, g_rest) = g.as_chunks::<LANES>();
+        let (dxs, dx_rest) = dx.as_chunks_mut::<LANES>();
+        for ((x, g), dx) in xs.iter().zip(gs).zip(dxs) {
+            self.block::<FIRST>(x, g, dx, &mut local);
         }
-        for i in whole..x.len() {
-            lane(i - whole, x[i], g[i], &mut dx[i]);
+        if !x_rest.is_empty() {
+            // Zero gradients fill the last block up: they add nothing.
+            let n = x_rest.len();
+            let (mut x, mut g, mut out) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+            x[..n].copy_from_slice(x_rest);
+            g[..n].copy_from_slice(g_rest);
+            if !FIRST {
+                out[..n].copy_from_slice(dx_rest);
+            }
+            self.block::<FIRST>(&x, &g, &mut out, &mut local);
+            dx_rest.copy_from_slice(&out[..n]);
+        }
+        sums.step.put(local.steps);
+        sums.probability.put(local.probabilities);
+    }
+
+    #[inline(always)]
+    fn block<const FIRST: bool>(
+        &self,
+        x: &[f32; LANES],
+        g: &[f32; LANES],
+        dx: &mut [f32; LANES],
+        sums: &mut BlockSums,
+    ) {
+        for i in 0..LANES {
+            let (scaled, rounded) = self.place(x[i]);
+            let integer = bound(rounded, self.min, self.max);
+            let inside = integer == rounded;
+            let position = if inside { scaled } else { 0.0 };
+            let passed = if inside { self.p } else { 0.0 };
+            sums.steps[i] += g[i] * (integer - position);
+            sums.probabilities[i] += g[i] * integer;
+            dx[i] = if FIRST { passed * g[i] } else { dx[i] + passed * g[i] };
         }
     }
 }

@@ -44,7 +44,7 @@ impl Plan {
         Plan {
             row: (usize::from(layer.input.w) + pads + 12).next_multiple_of(4),
             out: (usize::from(layer.output.w) + 4).next_multiple_of(4),
-            ring: usize::from(window.kh),
+            ring: usize::from(window.kh).max(1),
         }
     }
 }

@@ -99,8 +99,8 @@ impl KernelId {
     const fn version(self) -> u32 {
         match self {
             KernelId::Reference => 1,
-            KernelId::Outer => 3,
-            KernelId::Dual => 3,
+            KernelId::Outer => 4,
+            KernelId::Dual => 4,
             KernelId::Dot => 1,
             KernelId::Depthwise => 4,
             KernelId::Add => 3,

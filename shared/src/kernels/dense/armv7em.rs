@@ -8,7 +8,7 @@
 //!
 //! Frame: 96 bytes of accumulators `[pixel][channel]`, then [`Arguments`].
 
-use core::arch::{asm, global_asm};
+use core::arch::global_asm;
 
 use super::count::unrolled_positions;
 use super::scheme::{BLOCK, Family};
@@ -108,18 +108,6 @@ pub fn run(tile: Tile<'_>) {
     // SAFETY: `is_sound` checked every length that the loops run over; the routine keeps to the
     // C calling convention, aligned words and its own frame.
     unsafe { jaq_v7em_tile(&arguments) }
-}
-
-/// The difference of two pairs of halves.
-#[inline(always)]
-pub fn subtract_halves(a: u32, b: u32) -> u32 {
-    let difference: u32;
-    // SAFETY: arithmetic on registers.
-    unsafe {
-        asm!("ssub16 {}, {}, {}", out(reg) difference, in(reg) a, in(reg) b,
-             options(pure, nomem, nostack));
-    }
-    difference
 }
 
 global_asm!(

@@ -23,33 +23,49 @@ unsafe extern "C" {
     fn jaq_v7em_sum_halves(words: *const u32, eights: usize, sums: *mut [i32; 4]);
 }
 
-/// Expands one segment of all rows; `false` where a row is too short for whole words.
-#[inline(always)]
-pub fn expand(scheme: Scheme, input: Bits, rows: &Rows<'_>, out: &mut [u32]) -> bool {
-    let routine: Routine = match (scheme.family, input, scheme.pixels) {
-        (Family::Outer, Bits::B2, 3) => jaq_v7em_expand_outer_2_3,
-        (Family::Outer, Bits::B2, _) => jaq_v7em_expand_outer_2,
-        (Family::Outer, Bits::B3 | Bits::B4, 3) => jaq_v7em_expand_outer_4_3,
-        (Family::Outer, Bits::B3 | Bits::B4, _) if scheme.spacing == 14 => {
-            jaq_v7em_expand_outer_4_14
-        }
-        (Family::Outer, Bits::B3 | Bits::B4, _) => jaq_v7em_expand_outer_4_15,
-        (Family::Outer, Bits::B8, _) => jaq_v7em_expand_outer_8,
-        (Family::Dual, Bits::B2, _) => jaq_v7em_expand_dual_2,
-        (Family::Dual, Bits::B3 | Bits::B4, _) => jaq_v7em_expand_dual_4,
-        (Family::Dual, Bits::B8, _) if scheme.stored == 4 => jaq_v7em_expand_dual_8_nibbles,
-        (Family::Dual, Bits::B8, _) => jaq_v7em_expand_dual_8,
-    };
-    let fours = out.len() / 8;
-    let bytes = (fours * 4).div_ceil(32 / input.storage() as usize) * 4;
-    let group = rows.iter().take(scheme.group());
-    if fours == 0 || group.clone().any(|row| row.len() < bytes) {
-        return false;
+/// Expands segments of one layer.
+pub struct Expander {
+    routine: Routine,
+    group: usize,
+    /// Fours of codes in a segment, and the bytes of their words.
+    fours: usize,
+    bytes: usize,
+}
+
+impl Expander {
+    /// For segments of `segment` codes of `input` bits under `scheme`.
+    pub fn new(scheme: Scheme, input: Bits, segment: usize) -> Self {
+        let routine: Routine = match (scheme.family, input, scheme.pixels) {
+            (Family::Outer, Bits::B2, 3) => jaq_v7em_expand_outer_2_3,
+            (Family::Outer, Bits::B2, _) => jaq_v7em_expand_outer_2,
+            (Family::Outer, Bits::B3 | Bits::B4, 3) => jaq_v7em_expand_outer_4_3,
+            (Family::Outer, Bits::B3 | Bits::B4, _) if scheme.spacing == 14 => {
+                jaq_v7em_expand_outer_4_14
+            }
+            (Family::Outer, Bits::B3 | Bits::B4, _) => jaq_v7em_expand_outer_4_15,
+            (Family::Outer, Bits::B8, _) => jaq_v7em_expand_outer_8,
+            (Family::Dual, Bits::B2, _) => jaq_v7em_expand_dual_2,
+            (Family::Dual, Bits::B3 | Bits::B4, _) => jaq_v7em_expand_dual_4,
+            (Family::Dual, Bits::B8, _) if scheme.stored == 4 => jaq_v7em_expand_dual_8_nibbles,
+            (Family::Dual, Bits::B8, _) => jaq_v7em_expand_dual_8,
+        };
+        let bytes = (segment * input.storage() as usize).div_ceil(32) * 4;
+        Expander { routine, group: scheme.group(), fours: segment / 4, bytes }
     }
-    // SAFETY: every row of the group has the whole words that hold `fours * 4` codes, and `out`
-    // takes eight words for every four.
-    unsafe { routine(rows.map(<[u8]>::as_ptr).as_ptr(), fours, out.as_mut_ptr()) };
-    true
+
+    /// Expands one segment of every row into `out`; nothing happens where a slice is too short.
+    #[inline(always)]
+    pub fn run(&self, rows: &Rows<'_>, out: &mut [u32]) {
+        let short = rows.iter().take(self.group).any(|row| row.len() < self.bytes);
+        if short || self.fours == 0 || out.len() < 8 * self.fours {
+            return;
+        }
+        // SAFETY: every row of the group has the whole words that hold `fours * 4` codes, and
+        // `out` takes eight words for every four.
+        unsafe {
+            (self.routine)(rows.map(<[u8]>::as_ptr).as_ptr(), self.fours, out.as_mut_ptr());
+        }
+    }
 }
 
 /// Sums of the even and of the odd words; a multiple of eight of them.

@@ -18,15 +18,8 @@ pub const fn unrolled_positions(scheme: &Scheme) -> usize {
 }
 
 /// Names of [`work`]'s counts.
-pub const WORK: [&str; 7] = [
-    "assembly",
-    "portable fours",
-    "segments",
-    "segment rows",
-    "border pixels",
-    "chunk starts",
-    "groups",
-];
+pub const WORK: [&str; 6] =
+    ["assembly", "segments", "segment rows", "border pixels", "chunk starts", "groups"];
 
 /// Instructions of the assembly that expands a segment, and those that sum it per four codes.
 fn expansion(scheme: &Scheme, input: Bits, segment: usize) -> (u64, u64) {
@@ -102,15 +95,11 @@ pub fn work(layer: &LayerShape, plan: &Plan, store: Store) -> Work {
     };
     let group = plan.scheme.group() as u64;
     let (expand, sum) = expansion(&plan.scheme, layer.bits.input, plan.segment);
-    // Rows shorter than their whole words are expanded in Rust.
-    let row = layer.input_format().pixel_bytes() * plan.span;
-    let portable = row < plan.segment_words(layer.bits.input) * 4;
-    let (expand, fours) =
-        if portable { (0, segments * plan.segment as u64 / 4) } else { (segments * expand, 0) };
-    let rows = if layer.op.is_pointwise() { 0 } else { segments * group };
+    let direct = layer.op.is_pointwise()
+        && plan.segment_words(layer.bits.input) * 4 <= layer.input_format().pixel_bytes();
+    let rows = if direct { 0 } else { segments * group };
     Work::new(&[
-        groups * (assembly + expand + sum * plan.reduction() as u64 / 4),
-        groups * fours * group,
+        groups * (assembly + segments * expand + sum * plan.reduction() as u64 / 4),
         groups * segments,
         groups * rows,
         border_pixels(layer, plan.span),

@@ -11,6 +11,8 @@ mod armv7em;
 mod armv7em_expand;
 mod count;
 mod expand;
+#[cfg(not(jaq_armv7em))]
+mod portable;
 mod scheme;
 mod tile;
 
@@ -22,7 +24,7 @@ use tile as isa;
 use super::{Call, Work, requant};
 use crate::format::{Bits, LayerShape, Op, Requant};
 pub use count::WORK;
-use expand::Rows;
+use expand::{Expander, Rows};
 use scheme::{BLOCK, Plan};
 pub use scheme::{Family, scheme};
 use tile::{Store, Tile};
@@ -348,38 +350,34 @@ struct Gather<'a> {
     /// Segments that cross the border, one a pixel.
     border: &'a mut [u8],
     pixel_bytes: usize,
-    /// Bytes of a segment's pixels, and distance of two of them in `border`.
+    /// Bytes of a segment in whole words. What lies behind its last code within them does not
+    /// matter: its weights are zero.
     segment_bytes: usize,
-    segment_step: usize,
+    expander: Expander,
 }
 
 impl<'a> Gather<'a> {
     fn new(layer: &'a LayerShape, plan: &Plan, input: &'a [u8], padding: &'a mut [u8]) -> Self {
         let pixel_bytes = layer.input_format().pixel_bytes();
-        let segment_step = plan.segment_words(layer.bits.input) * 4;
+        let segment_bytes = plan.segment_words(layer.bits.input) * 4;
         let (padding, border) =
-            padding.split_at_mut_checked(segment_step).unwrap_or((&mut [], &mut []));
-        let segment_bytes = pixel_bytes * plan.span;
-        Gather { layer, input, padding, border, pixel_bytes, segment_bytes, segment_step }
+            padding.split_at_mut_checked(segment_bytes).unwrap_or((&mut [], &mut []));
+        let expander = Expander::new(plan.scheme, layer.bits.input, plan.segment);
+        Gather { layer, input, padding, border, pixel_bytes, segment_bytes, expander }
     }
 
     /// Expands all segments of the group that starts at output pixel `first`.
     fn expand(&mut self, plan: &Plan, first: usize, out: &mut [u32]) {
-        let (scheme, input) = (plan.scheme, self.layer.bits.input);
-        let group = scheme.group();
-        let mut rows: Rows<'_> = [&[]; 6];
-        let mut segments = out.chunks_exact_mut((2 * plan.segment).max(1));
-        if self.layer.op.is_pointwise() {
-            let mut start = first * self.pixel_bytes;
+        let group = plan.scheme.group();
+        if self.layer.op.is_pointwise() && self.segment_bytes <= self.pixel_bytes {
+            let mut rows: Rows<'_> = [&[]; 6];
+            let pixels = self.input.get(first * self.pixel_bytes..).unwrap_or_default();
+            let mut pixels = pixels.chunks_exact(self.pixel_bytes.max(1));
             for row in rows.iter_mut().take(group) {
-                // Beyond the last pixel anything serves.
-                *row = self.input.get(start..start + self.pixel_bytes).unwrap_or(self.padding);
-                start += self.pixel_bytes;
+                // Behind the last pixel anything serves.
+                *row = pixels.next().unwrap_or(self.padding);
             }
-            if let Some(out) = segments.next() {
-                expand::expand(scheme, input, &rows, out);
-            }
-            return;
+            return self.expander.run(&rows, out);
         }
         let window = self.layer.op.window();
         let (h, w) = (usize::from(self.layer.input.h), usize::from(self.layer.input.w));
@@ -398,39 +396,56 @@ impl<'a> Gather<'a> {
                 (oy, ox) = (oy + 1, 0);
             }
         }
-        let Gather { pixel_bytes, segment_bytes, segment_step, .. } = *self;
+        let Gather { layer: _, input, padding, pixel_bytes, segment_bytes, .. } = *self;
+        let mut segments = out.chunks_exact_mut((2 * plan.segment).max(1));
         for ky in 0..usize::from(window.kh) {
-            for kx in (0..usize::from(window.kw)).step_by(plan.span) {
+            let mut kx = 0;
+            while kx < usize::from(window.kw) {
                 let mut rows: Rows<'_> = [&[]; 6];
-                let mut border = self.border.chunks_exact_mut(segment_step.max(1));
+                let mut border = self.border.chunks_exact_mut(segment_bytes.max(1));
                 for (row, &(y, x)) in rows.iter_mut().zip(&origins).take(group) {
                     let (y, x) = (y.wrapping_add(ky), x.wrapping_add(kx));
-                    *row = if y >= h {
-                        self.padding
-                    } else if x < w && x + plan.span <= w {
+                    if y >= h {
+                        *row = padding;
+                        continue;
+                    }
+                    if x < w && x + plan.span <= w {
                         let start = (y * w + x) * pixel_bytes;
-                        self.input.get(start..start + segment_bytes).unwrap_or(self.padding)
-                    } else {
-                        let segment = border.next().unwrap_or_default();
-                        for (i, to) in segment.chunks_exact_mut(pixel_bytes.max(1)).enumerate() {
-                            let x = x.wrapping_add(i);
-                            let start = (y * w).wrapping_add(x).wrapping_mul(pixel_bytes);
-                            let from = if x < w {
-                                self.input.get(start..start.wrapping_add(pixel_bytes))
-                            } else {
-                                None
-                            };
-                            for (to, from) in to.iter_mut().zip(from.unwrap_or(self.padding)) {
-                                *to = *from;
-                            }
+                        if let Some(codes) = input.get(start..start + segment_bytes) {
+                            *row = codes;
+                            continue;
                         }
-                        segment
-                    };
+                    }
+                    let segment = border.next().unwrap_or_default();
+                    compose(input, padding, pixel_bytes, y * w, w, x, segment);
+                    *row = segment;
                 }
                 if let Some(out) = segments.next() {
-                    expand::expand(scheme, input, &rows, out);
+                    self.expander.run(&rows, out);
                 }
+                kx += plan.span;
             }
+        }
+    }
+}
+
+/// Copies a segment that crosses the border, or that ends too near the input's end to be read in
+/// whole words: pixels from column `x` on of the row that starts at pixel `row` and is `w` wide.
+fn compose(
+    input: &[u8],
+    padding: &[u8],
+    pixel_bytes: usize,
+    row: usize,
+    w: usize,
+    x: usize,
+    segment: &mut [u8],
+) {
+    for (i, to) in segment.chunks_mut(pixel_bytes.max(1)).enumerate() {
+        let x = x.wrapping_add(i);
+        let start = row.wrapping_add(x).wrapping_mul(pixel_bytes);
+        let inside = if x < w { input.get(start..start.wrapping_add(to.len())) } else { None };
+        for (to, from) in to.iter_mut().zip(inside.unwrap_or(padding)) {
+            *to = *from;
         }
     }
 }

@@ -128,9 +128,9 @@ impl Plan {
         let dense = format.pixel_bytes() * 8 == channels * format.bits.storage() as usize;
         let span = if dense { usize::from(window.kw).max(1) } else { 1 };
         let segment = (channels * span).next_multiple_of(4);
-        let reduction = segment * (window.taps() / span);
+        let reduction = segment * (window.taps() / span.max(1));
         let longest = (scheme.products & !3) as usize;
-        let chunks = reduction.div_ceil(longest).max(1);
+        let chunks = reduction.div_ceil(longest.max(4)).max(1);
         Plan {
             scheme,
             span,

@@ -64,14 +64,6 @@ impl Tile<'_> {
     }
 }
 
-/// The difference of two pairs of halves.
-#[cfg_attr(jaq_armv7em, allow(dead_code))]
-#[inline(always)]
-pub fn subtract_halves(a: u32, b: u32) -> u32 {
-    let low = a.wrapping_sub(b) & 0xffff;
-    (a & 0xffff_0000).wrapping_sub(b & 0xffff_0000) | low
-}
-
 /// Runs the tile; nothing happens where a slice is too short.
 #[cfg_attr(jaq_armv7em, allow(dead_code))]
 pub fn run(tile: Tile<'_>) {

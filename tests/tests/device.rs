@@ -87,23 +87,27 @@ fn models_over_the_link_equal_the_host() {
     if !available("models_over_the_link_equal_the_host") {
         return;
     }
-    let mut session = session();
     let networks = if std::env::var_os("JAQ_FULL").is_some() { 1000 } else { 60 };
-    for seed in 0..networks {
-        let trained = network(seed);
-        let (file, _) = packed(&trained);
-        session.open(&file).unwrap();
-        let mut engine = Engine::new(&file).unwrap();
-        for index in 0..4 {
-            let raw = image(&trained, seed * 100 + index);
-            let device = session.infer(&raw, Ask::Checksums).unwrap();
-            let (output, crcs) = engine.infer_with_crcs(&raw).unwrap();
-            assert_eq!(device.crcs, crcs, "seed {seed}, image {index}");
-            assert_eq!(device.output, output, "seed {seed}, image {index}");
+    for target in TARGETS.iter().filter(|target| target.machine.is_some()) {
+        let firmware = firmware::build_open(target.board).unwrap();
+        let mut session = link::emulate(&firmware, TIMEOUT).unwrap();
+        for seed in 0..networks {
+            let trained = network(seed);
+            let (file, _) = packed(&trained);
+            session.open(&file).unwrap();
+            let mut engine = Engine::new(&file).unwrap();
+            for index in 0..4 {
+                let raw = image(&trained, seed * 100 + index);
+                let device = session.infer(&raw, Ask::Checksums).unwrap();
+                let (output, crcs) = engine.infer_with_crcs(&raw).unwrap();
+                let place = format!("{}, seed {seed}, image {index}", target.board);
+                assert_eq!(device.crcs, crcs, "{place}");
+                assert_eq!(device.output, output, "{place}");
+            }
+            let stats = session.stats().unwrap();
+            assert_eq!(stats.arena_bytes as usize, engine.model().arena_words() * 4);
+            assert_eq!(stats.damaged_frames, 0);
         }
-        let stats = session.stats().unwrap();
-        assert_eq!(stats.arena_bytes as usize, engine.model().arena_words() * 4);
-        assert_eq!(stats.damaged_frames, 0);
     }
 }
 

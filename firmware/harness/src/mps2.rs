@@ -154,3 +154,25 @@ impl<const BASE: usize, const HZ: u32> Clock for Timer<BASE, HZ> {
 pub fn exit() -> ! {
     semihosting::process::exit(0)
 }
+
+/// The entry point of a board of the family: `uart` and `timer` are the addresses of its first
+/// CMSDK UART and timer, `hz` is the timer's clock. The crate has included its `board.rs`.
+#[macro_export]
+macro_rules! mps2_main {
+    (uart = $uart:literal, timer = $timer:literal, hz = $hz:literal) => {
+        #[cortex_m_rt::entry]
+        fn main() -> ! {
+            $crate::stack::paint();
+            // SAFETY: the board's crate states what lies at these addresses; this is their only
+            // user.
+            let (uart, timer) = unsafe {
+                ($crate::mps2::Uart::<$uart>::new(), $crate::mps2::Timer::<$timer, $hz>::new())
+            };
+            $crate::fatal::route(uart.route());
+            let $crate::memory::Regions { slot, arena } = $crate::memory::Regions::take();
+            let exit = $crate::mps2::exit;
+            let board = $crate::Board { name: NAME, build: BUILD, model: MODEL, slot, arena, exit };
+            $crate::serve(board, $crate::mps2::Console::new(uart), timer)
+        }
+    };
+}

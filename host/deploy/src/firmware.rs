@@ -25,8 +25,10 @@ pub struct Target {
 }
 
 /// Every board that firmware can be built for.
-pub const TARGETS: &[Target] =
-    &[Target { board: "mps2-an500", triple: "thumbv7em-none-eabihf", machine: Some("mps2-an500") }];
+pub const TARGETS: &[Target] = &[
+    Target { board: "mps2-an500", triple: "thumbv7em-none-eabihf", machine: Some("mps2-an500") },
+    Target { board: "mps2-an386", triple: "thumbv7em-none-eabihf", machine: Some("mps2-an386") },
+];
 
 /// Looks a board up in [`TARGETS`].
 pub fn target(board: &str) -> Result<&'static Target, BuildError> {

@@ -187,12 +187,9 @@ impl<'a, M: CostModel> Discretizer<'a, M> {
         Ok(None)
     }
 
-    /// Says before any training whether a limit is out of reach of the whole space.
+    /// Says before any training whether the limits are out of reach of the whole space.
     pub fn check(&self) -> Result<(), Infeasible> {
-        match self.first_unmet()? {
-            Some(misses) => Err(Infeasible::Limits { space: self.space.name.clone(), misses }),
-            None => Ok(()),
-        }
+        self.choose(&Probabilities::uniform(self.space)).map(|_| ())
     }
 
     /// Steps to likelier neighbours that still meet the limits, the likeliest first.

@@ -249,3 +249,41 @@ fn find(places: &[PathBuf], file: &str) -> Option<PathBuf> {
 fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     std::fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_idx_files_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().to_str().unwrap();
+        let message = Dataset::open(name).unwrap_err().to_string();
+        assert!(message.contains("IDX") && message.contains("CIFAR"), "{message}");
+        let write = |prefix: &str, labels: &[u8]| {
+            let (mut images, mut bytes) = (Vec::new(), Vec::new());
+            idx::write(&mut images, &[labels.len(), 2, 2], &vec![9; 4 * labels.len()]);
+            idx::write(&mut bytes, &[labels.len()], labels);
+            std::fs::write(dir.path().join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
+            std::fs::write(dir.path().join(format!("{prefix}-labels-idx1-ubyte")), bytes).unwrap();
+        };
+        write("train", &[0, 1, 2]);
+        write("t10k", &[2]);
+        let data = Dataset::open(name).unwrap();
+        assert_eq!((data.train.len(), data.test.len(), data.classes.len()), (3, 1, 3));
+        assert_eq!(data.shape, Shape::new(2, 2, 1));
+        assert_eq!(data.reduced(2, 9).train.labels, [0, 1]);
+        write("t10k", &[]);
+        assert!(Dataset::open(name).unwrap_err().to_string().contains("no test images"));
+    }
+
+    #[test]
+    fn unknown_names_say_what_is_known() {
+        let message = Dataset::open("mnistt").unwrap_err().to_string();
+        assert!(message.contains("`mnistt`") && message.contains("fashion-mnist"), "{message}");
+        let missing =
+            DataError::Missing { name: "cifar-10".into(), looked: vec!["x".into(), "y".into()] };
+        let message = missing.to_string();
+        assert!(message.contains("jaq-host data get cifar-10") && message.contains("x, y"));
+    }
+}

@@ -13,6 +13,7 @@ use jaq_network::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Values};
+use crate::csq::{Csq, Ranking};
 use crate::data::{Augment, Batches, Dataset};
 use crate::discretize::{Discretizer, Infeasible};
 use crate::objective::{CostWeights, Objective, Probabilities};
@@ -44,6 +45,8 @@ pub struct SearchConfig {
     pub temperature: [f32; 2],
     /// Weights of the cost terms.
     pub cost: CostWeights,
+    /// Quantize only the most important channels while searching; `None` is all of them.
+    pub csq: Option<Csq>,
     /// Label smoothing.
     pub smoothing: f32,
     /// Alterations of training images.
@@ -65,6 +68,7 @@ impl Default for SearchConfig {
             architecture_rate: 0.02,
             temperature: [2.0, 0.4],
             cost: CostWeights::default(),
+            csq: None,
             smoothing: 0.0,
             augment: Augment::default(),
             seed: 1,
@@ -206,6 +210,9 @@ fn train<B: Backend>(
         let reason = format!("must be 2 to {} (half of the training images)", for_weights.len());
         return Err(TrainError::Setting { setting: "batch", reason });
     }
+    if let Some(reason) = config.csq.and_then(|csq| csq.problem()) {
+        return Err(TrainError::Setting { setting: "csq", reason });
+    }
     let warmup = per_epoch * config.warmup_epochs;
     let steps = warmup + per_epoch * config.epochs;
     let settings = Settings {
@@ -227,12 +234,16 @@ fn train<B: Backend>(
     let mut weights = Optimizer::new(Rule::Adam { beta1: 0.9, beta2: 0.99, weight_decay: decay });
     let mut architecture =
         Optimizer::new(Rule::Adam { beta1: 0.5, beta2: 0.999, weight_decay: 0.0 });
+    let mut ranking = config.csq.map(|csq| Ranking::new(csq, config.seed));
     let mut checkpoint = found.unwrap_or_default();
     if checkpoint.step > 0 {
         if !net.restore(b, &checkpoint.values) || checkpoint.optimizers.len() != 2 {
             let path = file.clone().unwrap_or_default();
             let reason = "it is of another supernet".into();
             return Err(crate::checkpoint::CheckpointError::Damaged { path, reason }.into());
+        }
+        if let Some(ranking) = &mut ranking {
+            ranking.restore(&checkpoint.values);
         }
         architecture.state = checkpoint.optimizers.pop().unwrap_or_default();
         weights.state = checkpoint.optimizers.pop().unwrap_or_default();
@@ -270,8 +281,14 @@ fn train<B: Backend>(
             }
         }
 
+        if let (Some(ranking), true) = (&mut ranking, searching) {
+            ranking.update(step - warmup, steps - warmup, || net.scales(b));
+        }
+        let marks = ranking.as_ref().map(Ranking::marks).unwrap_or_default();
+
         let mut rng = Rng::at(config.seed, Purpose::Weights, step);
-        let path = net.draw(b, &mut rng, false, temperature);
+        let mut path = net.draw(b, &mut rng, false, temperature);
+        path.channels = marks.clone();
         let (images, labels) = tensor(epoch.0.get(index));
         let logits = net.forward(b, images, &path, Pass::Weights);
         let right = right(&b.to_vec(&logits), &labels);
@@ -287,7 +304,8 @@ fn train<B: Backend>(
 
         if searching {
             let mut rng = Rng::at(config.seed, Purpose::Architecture, step);
-            let path = net.draw(b, &mut rng, true, temperature);
+            let mut path = net.draw(b, &mut rng, true, temperature);
+            path.channels = marks;
             let (images, labels) = tensor(epoch.1.get(index));
             let logits = net.forward(b, images, &path, Pass::Architecture);
             let task = b.cross_entropy(&logits, &labels, 0.0);
@@ -322,6 +340,7 @@ fn train<B: Backend>(
         {
             checkpoint.step = step + 1;
             checkpoint.values = net.values(b);
+            checkpoint.values.extend(ranking.iter().flat_map(Ranking::values));
             checkpoint.remember(&[&weights, &architecture]);
             checkpoint.save(file, &settings)?;
         }
@@ -360,6 +379,7 @@ fn entropy(p: &Probabilities) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::csq::Rank;
     use crate::objective::Costs;
     use crate::objective::tests::Toy;
     use crate::space::tests::small_space;
@@ -429,7 +449,33 @@ mod tests {
 
     #[test]
     fn killed_search_resumes_to_the_same_bytes() {
-        let config = SearchConfig { warmup_epochs: 1, epochs: 2, ..SearchConfig::small() };
+        resumes(None);
+    }
+
+    #[test]
+    fn killed_search_with_csq_resumes_to_the_same_bytes() {
+        // Between two rankings when it is killed.
+        resumes(Some(Csq { refresh: 5, ..Csq::default() }));
+    }
+
+    #[test]
+    fn csq_changes_the_search_and_wrong_settings_are_named() {
+        let trained = |csq| {
+            let config = SearchConfig { epochs: 1, csq, ..SearchConfig::small() };
+            run(&Toy { dear: 1.0 }, &Limits::default(), &config, None, None)
+        };
+        let csq = Csq { anneal: 1.0, ..Csq::default() };
+        let all = trained(Some(Csq { keep: 1.0, ..csq })).unwrap().values;
+        assert_eq!(all, trained(None).unwrap().values);
+        let ranked = trained(Some(csq)).unwrap().values;
+        assert_ne!(ranked, all);
+        assert_ne!(ranked, trained(Some(Csq { rank: Rank::Random, ..csq })).unwrap().values);
+        let error = trained(Some(Csq { keep: 2.0, ..csq })).unwrap_err().to_string();
+        assert!(error.contains("csq") && error.contains("keep"), "{error}");
+    }
+
+    fn resumes(csq: Option<Csq>) {
+        let config = SearchConfig { warmup_epochs: 1, epochs: 2, csq, ..SearchConfig::small() };
         let (model, limits) = (Toy { dear: 1.0 }, limited(1e5));
         let whole = run(&model, &limits, &config, None, None).unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod cosearch;
+pub mod csq;
 pub mod data;
 pub mod discretize;
 pub mod objective;

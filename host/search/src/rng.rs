@@ -18,6 +18,8 @@ pub enum Purpose {
     Weights = 4,
     /// Gumbel noise and sampled paths of an architecture step.
     Architecture = 5,
+    /// Channels quantized at random.
+    Channels = 6,
 }
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).

@@ -10,10 +10,12 @@
 //! Must not know: data sets, costs, schedules.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use jaq_network::{Op, Window};
 
 use crate::checkpoint::Values;
+use crate::csq::Marks;
 use crate::objective::Probabilities;
 use crate::ops::{Activation, Backend, Grid, Norm, Options, Slide};
 use crate::optim::Parameter;
@@ -36,6 +38,8 @@ pub struct Path<T> {
     pub mix: Vec<Option<T>>,
     /// Probabilities of every gene's widths, `[options]`; `None` for real values.
     pub widths: Option<Vec<T>>,
+    /// Quantized channels by normalization; all where there is no entry.
+    pub channels: Rc<Marks>,
 }
 
 /// What a pass is for.
@@ -125,6 +129,12 @@ impl<'a, B: Backend> Supernet<'a, B> {
         self.shared.iter().map(kind).collect()
     }
 
+    /// Scales of all batch normalizations by name.
+    pub fn scales(&self, backend: &B) -> Vec<(String, Vec<f32>)> {
+        let gammas = self.shared.iter().filter(|(name, _)| name.ends_with(".gamma"));
+        gammas.map(|(name, shared)| (name.clone(), backend.var_to_vec(&shared.var))).collect()
+    }
+
     /// Logits of operators, then of widths.
     pub fn architecture(&self) -> Vec<Parameter<B::Var>> {
         let operators = self.space.sections.iter().zip(&self.operators);
@@ -179,7 +189,8 @@ impl<'a, B: Backend> Supernet<'a, B> {
         let b = backend;
         let p = self.probabilities(b);
         let leaf = |v: &B::Var| if pairs { b.leaf(v) } else { b.detach(&b.leaf(v)) };
-        let mut path = Path { operators: Vec::new(), mix: Vec::new(), widths: None };
+        let mut path =
+            Path { operators: Vec::new(), mix: Vec::new(), widths: None, channels: Rc::default() };
         for (row, logits) in p.operators.iter().zip(&self.operators) {
             let mut left: Vec<f32> = row.iter().map(|p| *p as f32).collect();
             let first = rng.choose(&left);
@@ -224,6 +235,7 @@ impl<'a, B: Backend> Supernet<'a, B> {
             operators: self.space.sections.iter().map(|s| vec![i % s.operators.len()]).collect(),
             mix: self.space.sections.iter().map(|_| None).collect(),
             widths: Some(widths()),
+            channels: Rc::default(),
         };
         (0..most).map(path).collect()
     }
@@ -328,7 +340,8 @@ impl<'a, B: Backend> Supernet<'a, B> {
         let (steps, p) = (&leaf(&step), &widths[layer.activation]);
         match normal {
             true => {
-                let options = Options { grids: &grids, steps, p, channels: None };
+                let channels = path.channels.get(&gamma).map(Vec::as_slice);
+                let options = Options { grids: &grids, steps, p, channels };
                 let (gamma, beta) = (leaf(&gamma), leaf(&beta));
                 b.batch_norm_quant(&made, &gamma, &beta, Norm::Batch, relu, &options)
             }

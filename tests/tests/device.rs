@@ -15,6 +15,7 @@ use std::time::Duration;
 use jaq_deploy::engine::Engine;
 use jaq_deploy::firmware::{self, Firmware, TARGETS, Toolchain};
 use jaq_deploy::link::qemu::{QEMU, Qemu};
+use jaq_deploy::link::replay::{Recorder, Replay};
 use jaq_deploy::link::{self, Expected, LinkError, Session, TIMEOUT, Wire};
 use jaq_deploy::validate::{Ask, Device, Unit, compare};
 use jaq_network::Provenance;
@@ -295,4 +296,26 @@ fn an_emulator_that_dies_or_is_missing_is_a_clear_error() {
         }
     };
     assert!(error.contains("gone") && error.contains("QEMU ended"), "{error}");
+}
+
+#[test]
+fn a_recorded_emulator_session_replays_to_the_same_figures() {
+    if !available("a_recorded_emulator_session_replays_to_the_same_figures") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.txt");
+    let trained = network(9);
+    let (file, _) = packed(&trained);
+    let raw = image(&trained, 1);
+    let firmware = open_firmware();
+    let expected = Expected { board: BOARD.into(), build: Some(firmware.build.clone()) };
+    let run = |wire: Box<dyn Wire>| {
+        let mut session = Session::start(wire, &expected, TIMEOUT).unwrap();
+        session.open(&file).unwrap();
+        (session.infer(&raw, Ask::Checksums).unwrap(), session.provenance())
+    };
+    let wire = Qemu::start(firmware.target.machine.unwrap(), &firmware.elf).unwrap();
+    let live = run(Box::new(Recorder::new(wire, &path).unwrap()));
+    assert_eq!(live, run(Box::new(Replay::open(&path).unwrap())));
 }

@@ -6,7 +6,7 @@ mod setup;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -48,20 +48,32 @@ enum Task {
     },
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Task::Setup => setup::run(),
-        Task::Fw { clippy } => {
-            setup::run()?;
-            if clippy { lint_firmware() } else { build_firmware() }
+fn main() -> ExitCode {
+    match Arguments::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
-        Task::Test { full, arguments } => {
-            setup::run()?;
-            test(full, &arguments)
-        }
-        Task::Demo { arguments } => {
-            setup::run()?;
-            demo(&arguments)
+    }
+}
+
+impl Task {
+    fn run(self) -> Result<()> {
+        match self {
+            Task::Setup => setup::run(),
+            Task::Fw { clippy } => {
+                setup::run()?;
+                if clippy { lint_firmware() } else { build_firmware() }
+            }
+            Task::Test { full, arguments } => {
+                setup::run()?;
+                test(full, &arguments)
+            }
+            Task::Demo { arguments } => {
+                setup::run()?;
+                demo(&arguments)
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod log;
 pub mod qemu;
+pub mod replay;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -46,6 +47,32 @@ pub trait Wire {
 
     /// The link's name on the command line, as in `--via qemu`.
     fn via(&self) -> &'static str;
+}
+
+impl Wire for Box<dyn Wire> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (**self).send(bytes)
+    }
+
+    fn receive(&mut self, timeout: Duration) -> io::Result<Option<Vec<u8>>> {
+        (**self).receive(timeout)
+    }
+
+    fn last_words(&mut self) -> String {
+        (**self).last_words()
+    }
+
+    fn log(&self) -> Vec<String> {
+        (**self).log()
+    }
+
+    fn provenance(&self) -> Provenance {
+        (**self).provenance()
+    }
+
+    fn via(&self) -> &'static str {
+        (**self).via()
+    }
 }
 
 /// Why a session failed.

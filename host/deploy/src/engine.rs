@@ -1,12 +1,15 @@
 //! The host's integer engine: the device's runtime and kernels on this machine, on one packed
 //! model, with an arena of its own. What a device must answer, bit for bit.
 
+use rayon::prelude::*;
+
 use jaq_shared::format::{LoadError, Model, TensorFormat, crc32};
 use jaq_shared::runtime::{self, InferError, Observer};
 
 use crate::export::aligned;
 
 /// A packed model ready to run.
+#[derive(Clone)]
 pub struct Engine {
     words: Vec<u64>,
     bytes: usize,
@@ -68,4 +71,17 @@ impl Engine {
 
 fn load(words: &[u64], bytes: usize) -> Result<Model<'_>, LoadError> {
     Model::load(&bytemuck::cast_slice::<u64, u8>(words)[..bytes])
+}
+
+/// Classes of many raw inputs, on all cores; each core has an engine of its own.
+pub fn evaluate(engine: &Engine, inputs: &[&[u8]]) -> Result<Vec<usize>, InferError> {
+    let chunk = inputs.len().div_ceil(rayon::current_num_threads() * 4).max(1);
+    let parts: Result<Vec<Vec<usize>>, InferError> = inputs
+        .par_chunks(chunk)
+        .map(|inputs| {
+            let mut engine = engine.clone();
+            inputs.iter().map(|raw| engine.classify(raw)).collect()
+        })
+        .collect();
+    Ok(parts?.concat())
 }

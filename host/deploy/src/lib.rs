@@ -10,4 +10,5 @@ pub mod firmware;
 pub mod link;
 pub mod oracle;
 pub mod requantize;
+pub mod single;
 pub mod validate;

@@ -1,7 +1,19 @@
 //! The subcommands, one a file.
 
+mod boards;
+mod calibrate;
+mod data;
+mod deploy;
+mod device;
 mod doctor;
+mod eval;
+mod export;
 mod inspect;
+mod progress;
+mod retrain;
+mod run;
+mod search;
+mod validate;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -16,6 +28,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Search(search::Search),
+    Retrain(retrain::Retrain),
+    Export(export::Export),
+    Deploy(deploy::Deploy),
+    Validate(validate::Validate),
+    Run(run::Run),
+    Eval(eval::Eval),
+    Calibrate(calibrate::Calibrate),
+    Boards(boards::Boards),
+    Data(data::Data),
     Inspect(inspect::Inspect),
     Doctor(doctor::Doctor),
 }
@@ -24,6 +46,16 @@ impl Cli {
     /// Runs the subcommand.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Search(command) => command.run(),
+            Command::Retrain(command) => command.run(),
+            Command::Run(command) => command.run(),
+            Command::Data(command) => command.run(),
+            Command::Export(command) => command.run(),
+            Command::Deploy(command) => command.run(),
+            Command::Validate(command) => command.run(),
+            Command::Eval(command) => command.run(),
+            Command::Calibrate(command) => command.run(),
+            Command::Boards(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Doctor(command) => command.run(),
         }

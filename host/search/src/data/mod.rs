@@ -19,6 +19,9 @@ pub use augment::{Augment, Batches, plain};
 /// Name of the data set that is part of the program.
 pub const DEFAULT: &str = "fashion-mnist-subset";
 
+/// Every data set known by name.
+pub const NAMES: [&str; 3] = [DEFAULT, "fashion-mnist", "cifar-10"];
+
 /// Images of one purpose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {

@@ -1,0 +1,124 @@
+//! A packed model of one layer with random values: what calibration and kernel benchmarks run on a
+//! device. The values are a function of the seed; what the layer computes is checked like any
+//! other model's.
+
+use jaq_network::{InputEncoding, Layer, Network, Tensor, TensorId, TrainedLayer, TrainedNetwork};
+use jaq_shared::format::{LayerShape, Op, Requant};
+use jaq_shared::kernels::KernelId;
+
+use crate::export::{ExportError, Origin, Packed, pack};
+use crate::requantize::{LayerIntegers, NARROW_SHIFT, WIDE_SHIFT};
+
+/// A layer as a network of its own, with integers in the form `requant`.
+#[derive(Clone, Debug)]
+pub struct Single {
+    /// The network.
+    pub trained: TrainedNetwork,
+    /// Its one layer's integers.
+    pub integers: Vec<LayerIntegers>,
+}
+
+impl Single {
+    /// Random weights, and scales that spread the accumulators over the output codes. An addition
+    /// adds the input to itself, so it must have one width.
+    pub fn new(layer: &LayerShape, requant: Requant, seed: u64) -> Single {
+        let mut random = Random(seed);
+        let half = layer.bits.weight.half() as i64;
+        let weights: Vec<i8> = (0..if layer.op.has_weights() { layer.weights() } else { 0 })
+            .map(|_| (random.below(2 * half as u64) as i64 - half) as i8)
+            .collect();
+        let amax = i64::from(layer.bits.input.max_unsigned());
+        let omax = i64::from(layer.bits.output.max_unsigned());
+        let narrow = |ratio: f64| (ratio * f64::from(1 << NARROW_SHIFT)) as i32;
+        let spread = omax as f64 / amax as f64;
+        let (mut multipliers, mut biases) = (Vec::new(), Vec::new());
+        match layer.op {
+            Op::Add => multipliers = vec![narrow(spread / 2.0), narrow(spread / 2.0), narrow(0.5)],
+            Op::AvgPool(window) => {
+                multipliers = vec![narrow(spread / window.taps() as f64), narrow(0.5)];
+            }
+            Op::MaxPool(_) => {}
+            Op::Conv(_) | Op::Depthwise(_) | Op::Linear => {
+                for row in weights.chunks(layer.reduction().max(1)) {
+                    let sum = |sign: i64| -> i64 {
+                        row.iter().map(|&w| (sign * i64::from(w)).max(0) * amax).sum()
+                    };
+                    let (low, high) = (-sum(-1), sum(1));
+                    let (span, middle) = ((high - low).max(1), (low + high) / 2);
+                    let (m, b) = match requant {
+                        Requant::Narrow => {
+                            let m = (omax << NARROW_SHIFT) / span;
+                            (m, ((omax + 1) << (NARROW_SHIFT - 1)) - middle * m)
+                        }
+                        Requant::Wide => {
+                            let m = ((omax << WIDE_SHIFT) / span).clamp(1, (1 << 16) - 1);
+                            (m, ((omax + 1) << (WIDE_SHIFT - 1)) / m - middle)
+                        }
+                        Requant::General { shift } => {
+                            let m = ((omax << shift) / span).clamp(1, 1 << 30);
+                            (m, ((omax + 1) << (shift - 1)) / m - middle)
+                        }
+                    };
+                    multipliers.push(m as i32);
+                    biases.push(b as i32);
+                }
+            }
+        }
+        let input = Tensor { shape: layer.input, bits: layer.bits.input, signed: false };
+        let output = Tensor { shape: layer.output, bits: layer.bits.output, signed: false };
+        let inputs = match layer.op {
+            Op::Add => vec![TensorId::INPUT; 2],
+            _ => vec![TensorId::INPUT],
+        };
+        let channels = if layer.op.has_weights() { usize::from(layer.output.c) } else { 0 };
+        let values = layer.op.has_weights().then(|| TrainedLayer {
+            weights,
+            scale: vec![1.0; channels],
+            offset: vec![0.0; channels],
+        });
+        let network = Network {
+            name: "single".into(),
+            input,
+            encoding: InputEncoding::IDENTITY,
+            layers: vec![Layer {
+                name: "layer".into(),
+                op: layer.op,
+                inputs,
+                output,
+                weight_bits: layer.op.has_weights().then_some(layer.bits.weight),
+            }],
+            classes: Vec::new(),
+        };
+        Single {
+            trained: TrainedNetwork { network, scales: vec![1.0; 2], layers: vec![values] },
+            integers: vec![LayerIntegers { requant, multipliers, biases, note: None }],
+        }
+    }
+
+    /// The packed model with the layer run by `kernel`.
+    pub fn pack(&self, kernel: KernelId) -> Result<Packed, ExportError> {
+        let schedule = jaq_cost::planner::plan(&self.trained.network, &[kernel]).schedule;
+        let origin = Origin { tool: "single".into(), ..Origin::default() };
+        pack(&self.trained, &self.integers, &schedule, &origin)
+    }
+
+    /// A raw input that uses every code of the input's width.
+    pub fn input(&self, seed: u64) -> Vec<u8> {
+        let mut random = Random(seed);
+        let input = self.trained.network.input;
+        let codes = u64::from(input.bits.max_unsigned()) + 1;
+        (0..input.shape.elements()).map(|_| random.below(codes) as u8).collect()
+    }
+}
+
+/// SplitMix64: portable, so that a seed means the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) % n
+    }
+}

@@ -33,6 +33,8 @@ pub struct SearchConfig {
     pub warmup_epochs: u64,
     /// Passes over the weights' half while they are.
     pub epochs: u64,
+    /// Train on no more images than this.
+    pub images: Option<usize>,
     /// Images of a step.
     pub batch: usize,
     /// Highest learning rate of the weights (AdamW).
@@ -60,8 +62,9 @@ pub struct SearchConfig {
 impl Default for SearchConfig {
     fn default() -> Self {
         SearchConfig {
-            warmup_epochs: 3,
-            epochs: 4,
+            warmup_epochs: 5,
+            epochs: 6,
+            images: None,
             batch: 64,
             rate: 3e-3,
             weight_decay: 0.02,
@@ -83,6 +86,7 @@ impl SearchConfig {
         SearchConfig {
             warmup_epochs: 1,
             epochs: 4,
+            images: Some(512),
             batch: 32,
             architecture_rate: 0.15,
             ..SearchConfig::default()
@@ -196,6 +200,7 @@ fn train<B: Backend>(
 ) -> Result<(Probabilities, Values), TrainError> {
     let mut all: Vec<u32> = (0..data.train.len() as u32).collect();
     Rng::at(config.seed, Purpose::Order, u64::MAX).shuffle(&mut all);
+    all.truncate(config.images.unwrap_or(all.len()));
     let (for_weights, for_architecture) = all.split_at(all.len() / 2);
     let batches = |of: &[u32], epoch| {
         let (split, augment, seed) = (&data.train, config.augment, config.seed);

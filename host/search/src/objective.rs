@@ -396,7 +396,7 @@ pub struct CostWeights {
 
 impl Default for CostWeights {
     fn default() -> Self {
-        CostWeights { work: 0.12, flash: 0.06, limit: 4.0 }
+        CostWeights { work: 0.04, flash: 0.03, limit: 4.0 }
     }
 }
 

@@ -81,19 +81,19 @@ pub fn retrain_all(
     let inherited = load_values(&path)
         .with_context(|| format!("`jaq-host search --run {}` writes it", run.path().display()))?;
     let budget = Budget::named(&settings.budget)?;
-    let one = |folder: &str, mode: Mode, config: RetrainConfig, start: Start<'_>| {
+    let one = |folder: &str, mode: Mode, start: Start<'_>| {
+        let config = RetrainConfig { seed: settings.seed, ..budget.retrain(mode) };
         one(run, &chosen, data, folder, mode, &config, start)
     };
-    let config = |epochs| RetrainConfig { epochs, seed: settings.seed, ..budget.retrain.clone() };
     let start = Start { values: Some(&inherited), teacher: None };
-    let (float, teacher) = one("float", Mode::Float, config(budget.float_epochs), start)?;
+    let (float, teacher) = one("float", Mode::Float, start)?;
     let start = Start { values: Some(&teacher), teacher: Some(&teacher) };
-    let (quantized, _) = one("quantized", Mode::Quantized, config(budget.retrain.epochs), start)?;
+    let (quantized, _) = one("quantized", Mode::Quantized, start)?;
     let w8a8 = match compare {
         false => None,
         true => {
             let mode = Mode::Uniform { weight: Bits::B8, activation: Bits::B8 };
-            Some(one("w8a8", mode, config(budget.compare_epochs), start)?.0)
+            Some(one("w8a8", mode, start)?.0)
         }
     };
     Ok(Accuracies { float, quantized, w8a8 })

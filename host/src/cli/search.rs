@@ -10,7 +10,7 @@ use jaq_network::Network;
 use jaq_search::checkpoint::save_values;
 use jaq_search::cosearch::{SearchConfig, SearchProgress, search};
 use jaq_search::data::Dataset;
-use jaq_search::retrain::{Control, RetrainConfig};
+use jaq_search::retrain::{Control, Mode, RetrainConfig};
 use jaq_search::space::{Space, SpaceFile};
 use serde::{Deserialize, Serialize};
 
@@ -80,35 +80,45 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct Budget {
     pub search: SearchConfig,
-    pub retrain: RetrainConfig,
-    pub float_epochs: u64,
-    pub compare_epochs: u64,
+    epochs: Factor,
+}
+
+/// What a budget makes of the usual numbers of epochs.
+#[derive(Clone, Copy, Debug)]
+enum Factor {
+    Small,
+    Times(u64),
 }
 
 impl Budget {
     /// The budget of that name.
     pub fn named(name: &str) -> Result<Budget> {
-        let retrain = RetrainConfig::default();
         let (search, epochs) = match name {
-            "smoke" => (SearchConfig::small(), 1),
-            "demo" => (SearchConfig::default(), retrain.epochs),
+            "smoke" => (SearchConfig::small(), Factor::Small),
+            "demo" => (SearchConfig::default(), Factor::Times(1)),
             "full" => (
                 SearchConfig {
                     epochs: SearchConfig::default().epochs * 4,
                     ..SearchConfig::default()
                 },
-                retrain.epochs * 5,
+                Factor::Times(5),
             ),
             _ => bail!(
                 "there is no budget `{name}`: smoke (seconds, for tests), demo (minutes), full (an hour)"
             ),
         };
-        Ok(Budget {
-            search,
-            retrain: RetrainConfig { epochs, ..retrain },
-            float_epochs: epochs,
-            compare_epochs: epochs.div_ceil(2),
-        })
+        Ok(Budget { search, epochs })
+    }
+
+    /// Settings of a retraining.
+    pub fn retrain(&self, mode: Mode) -> RetrainConfig {
+        match self.epochs {
+            Factor::Small => RetrainConfig::small(),
+            Factor::Times(factor) => {
+                let usual = RetrainConfig::usual(mode);
+                RetrainConfig { epochs: usual.epochs * factor, ..usual }
+            }
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Draw {
 /// Shapes a pair of widths is measured on.
 const SHAPES: usize = 6;
 
-/// The layers to measure on a core with `isa`: each as a network of one layer.
+/// The layers to measure on a core with `isa`: each as a network of its own.
 ///
 /// Spatial sizes are odd (networks use even ones), channels of every residue.
 pub fn corpus(isa: Isa) -> Vec<LayerShape> {
@@ -112,8 +112,6 @@ fn corpus_with(isa: Isa, seed: u64, shapes: usize) -> Vec<LayerShape> {
                 let second = draw.of(&Bits::ALL);
                 let bits = LayerBits { weight: second, input, output };
                 if n % 2 == 0 {
-                    // A network of one layer has one input: both summands are the same tensor.
-                    let bits = LayerBits { weight: input, ..bits };
                     add(LayerShape::new(Op::Add, Shape::new(h, w, c), c, bits));
                 } else {
                     let bits = LayerBits { weight: input, ..bits };

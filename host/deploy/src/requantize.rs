@@ -159,8 +159,8 @@ fn integers(channel: &Channel, requant: Requant) -> Result<(i32, i32), String> {
         Requant::General { shift } => i32::from(shift),
     };
     let mut m = to_i32(ratio * pow2(added), "multiplier")?;
-    if requant == Requant::Wide && m.unsigned_abs() >= 1 << 16 {
-        return Err(format!("its scale of {ratio:.4} is not below 1/64"));
+    if requant == Requant::Wide && m.unsigned_abs() >= 1 << 21 {
+        return Err(format!("its scale of {ratio:.4} is not below 1/2"));
     }
     let mut bias = offset / (f64::from(m) / pow2(added));
     if bias.is_nan() || bias.abs() >= pow2(30) {
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        assert!(integers(&channel(1.0 / 64.0, 0.0, 10), Requant::Wide).is_err());
+        assert!(integers(&channel(0.5, 0.0, 10), Requant::Wide).is_err());
         assert!(integers(&channel(0.5, 0.0, 1 << 20), Requant::Narrow).is_err());
         // A dead channel keeps its offset.
         let (m, b) = integers(&channel(0.0, 9.0, 1 << 15), Requant::Wide).unwrap();

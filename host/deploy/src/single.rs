@@ -1,9 +1,9 @@
-//! A packed model of one layer with random values: what calibration and kernel benchmarks run on a
+//! A packed model around one layer with random values: what calibration and kernel benchmarks run on a
 //! device. The values are a function of the seed; what the layer computes is checked like any
 //! other model's.
 
 use jaq_network::{InputEncoding, Layer, Network, Tensor, TensorId, TrainedLayer, TrainedNetwork};
-use jaq_shared::format::{LayerShape, Op, Requant};
+use jaq_shared::format::{LayerShape, Op, Requant, Window};
 use jaq_shared::kernels::KernelId;
 
 use crate::export::{ExportError, Origin, Packed, pack};
@@ -19,8 +19,8 @@ pub struct Single {
 }
 
 impl Single {
-    /// Random weights, and scales that spread the accumulators over the output codes. An addition
-    /// adds the input to itself, so it must have one width.
+    /// Random weights, and scales that spread the accumulators over the output codes. The layer is
+    /// the last of the network; before an addition comes a pool that makes its second operand.
     pub fn new(layer: &LayerShape, requant: Requant, seed: u64) -> Single {
         let mut random = Random(seed);
         let half = layer.bits.weight.half() as i64;
@@ -33,7 +33,10 @@ impl Single {
         let spread = omax as f64 / amax as f64;
         let (mut multipliers, mut biases) = (Vec::new(), Vec::new());
         match layer.op {
-            Op::Add => multipliers = vec![narrow(spread / 2.0), narrow(spread / 2.0), narrow(0.5)],
+            Op::Add => {
+                let second = omax as f64 / f64::from(layer.bits.weight.max_unsigned());
+                multipliers = vec![narrow(spread / 2.0), narrow(second / 2.0), narrow(0.5)];
+            }
             Op::AvgPool(window) => {
                 multipliers = vec![narrow(spread / window.taps() as f64), narrow(0.5)];
             }
@@ -51,7 +54,7 @@ impl Single {
                             (m, ((omax + 1) << (NARROW_SHIFT - 1)) - middle * m)
                         }
                         Requant::Wide => {
-                            let m = ((omax << WIDE_SHIFT) / span).clamp(1, (1 << 16) - 1);
+                            let m = ((omax << WIDE_SHIFT) / span).clamp(1, (1 << 21) - 1);
                             (m, ((omax + 1) << (WIDE_SHIFT - 1)) / m - middle)
                         }
                         Requant::General { shift } => {
@@ -66,38 +69,63 @@ impl Single {
         }
         let input = Tensor { shape: layer.input, bits: layer.bits.input, signed: false };
         let output = Tensor { shape: layer.output, bits: layer.bits.output, signed: false };
-        let inputs = match layer.op {
-            Op::Add => vec![TensorId::INPUT; 2],
-            _ => vec![TensorId::INPUT],
-        };
         let channels = if layer.op.has_weights() { usize::from(layer.output.c) } else { 0 };
         let values = layer.op.has_weights().then(|| TrainedLayer {
             weights,
             scale: vec![1.0; channels],
             offset: vec![0.0; channels],
         });
-        let network = Network {
+        let mut network = Network {
             name: "single".into(),
             input,
             encoding: InputEncoding::IDENTITY,
             layers: vec![Layer {
                 name: "layer".into(),
                 op: layer.op,
-                inputs,
+                inputs: vec![TensorId::INPUT],
                 output,
                 weight_bits: layer.op.has_weights().then_some(layer.bits.weight),
             }],
             classes: Vec::new(),
         };
-        Single {
-            trained: TrainedNetwork { network, scales: vec![1.0; 2], layers: vec![values] },
-            integers: vec![LayerIntegers { requant, multipliers, biases, note: None }],
+        let requant = if layer.op.has_weights() { requant } else { Requant::Narrow };
+        let mut integers = vec![LayerIntegers { requant, multipliers, biases, note: None }];
+        let mut values = vec![values];
+        if layer.op == Op::Add {
+            // The same pixels at the second operand's width.
+            let ratio = f64::from(layer.bits.weight.max_unsigned()) / amax as f64;
+            let output = Tensor { bits: layer.bits.weight, ..input };
+            let multipliers = vec![narrow(ratio), narrow(0.5)];
+            integers.insert(0, LayerIntegers { multipliers, ..integers[0].clone() });
+            values.insert(0, None);
+            network.layers[0].inputs = vec![TensorId::INPUT, TensorId::output_of(0)];
+            network.layers.insert(
+                0,
+                Layer {
+                    name: "second".into(),
+                    op: Op::AvgPool(Window::POINT),
+                    inputs: vec![TensorId::INPUT],
+                    output,
+                    weight_bits: None,
+                },
+            );
         }
+        let scales = vec![1.0; network.layers.len() + 1];
+        Single { trained: TrainedNetwork { network, scales, layers: values }, integers }
+    }
+
+    /// The kernel of every layer, `kernel` that of the layer itself.
+    fn kernels(&self, kernel: KernelId) -> Vec<KernelId> {
+        let mut kernels = vec![KernelId::AvgPool; self.integers.len()];
+        kernels.pop();
+        kernels.push(kernel);
+        kernels
     }
 
     /// The packed model with the layer run by `kernel`.
     pub fn pack(&self, kernel: KernelId) -> Result<Packed, ExportError> {
-        let schedule = jaq_cost::planner::plan(&self.trained.network, &[kernel]).schedule;
+        let schedule =
+            jaq_cost::planner::plan(&self.trained.network, &self.kernels(kernel)).schedule;
         let origin = Origin { tool: "single".into(), ..Origin::default() };
         pack(&self.trained, &self.integers, &schedule, &origin)
     }

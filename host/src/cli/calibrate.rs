@@ -71,12 +71,12 @@ impl Calibrate {
                     kernel.name()
                 );
             }
-            let instructions = found.layers.first().copied().unwrap_or(0);
+            let instructions = found.layers.last().copied().unwrap_or(0);
             measurements
                 .push(Measurement { subject: Subject::Layer(*layer, kernel), instructions });
             measurements.push(Measurement {
                 subject: Subject::Encode(layer.input_format()),
-                instructions: found.total - instructions,
+                instructions: found.total - found.layers.iter().sum::<u64>(),
             });
             bar.step(seed as u64 + 1, "");
         }

@@ -221,7 +221,7 @@ pub enum Requant {
     /// Outputs of at most 4 bits, and of 8 bits where the scale is too coarse for [`Self::Wide`]:
     /// `(acc * M + B) >> 18` in `i32`.
     Narrow,
-    /// 8-bit outputs: `((acc + B) * M + 2^21) >> 22` with `|M| < 2^16`, product in `i64`.
+    /// 8-bit outputs: `((acc + B) * M + 2^21) >> 22` with `|M| < 2^21`, product in `i64`.
     Wide,
     /// The slow path for every other scale: `((acc + B) * M + 2^(shift-1)) >> shift` in `i64`.
     General {

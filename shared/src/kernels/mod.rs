@@ -6,7 +6,7 @@
 //! ```text
 //! acc[p][oc] = sum over taps t and channels c of (u[p*stride + t - pad][c] - z) * w[oc][t][c]
 //! Narrow:   clamp((acc * M[oc] + B[oc]) >> 18)                        i32, outputs of <= 4 bits
-//! Wide:     clamp(((acc + B[oc]) * M[oc] + 2^21) >> 22)               i64 product, |M| < 2^16
+//! Wide:     clamp(((acc + B[oc]) * M[oc] + 2^21) >> 22)               i64 product, |M| < 2^21
 //! General:  clamp(((acc + B[oc]) * M[oc] + 2^(shift-1)) >> shift)     i64 product
 //! Add:      clamp((a * M[0] + b * M[1] + M[2]) >> 18)                 raw codes
 //! AvgPool:  clamp((sum * M[0] + M[1]) >> 18)                          raw codes

@@ -130,7 +130,7 @@ impl Case {
                             (m, middle * m + (((omax + 1) << 17) + random.range(0, 1 << 18)))
                         }
                         Requant::Wide => {
-                            let m = (((omax + 20) << 22) / span).clamp(1, 65_535);
+                            let m = (((omax + 20) << 22) / span).clamp(1, (1 << 21) - 1);
                             let m = if random.below(4) == 0 { -m } else { m };
                             (m, middle + ((omax + 1) << 21) / m)
                         }

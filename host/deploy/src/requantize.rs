@@ -84,12 +84,10 @@ fn weighted(
                 low += a.min(b);
                 high += a.max(b);
             }
-            Channel {
-                ratio: f64::from(*scale) * s_in / s_out,
-                offset: f64::from(*offset) / s_out + f64::from(layer.output.zero_point()),
-                low,
-                high,
-            }
+            let ratio = f64::from(*scale) * s_in / s_out;
+            let offset = f64::from(*offset) / s_out + f64::from(layer.output.zero_point());
+            let (ratio, offset) = step_function(ratio, offset, layer.output.bits);
+            Channel { ratio, offset, low, high }
         })
         .collect();
 
@@ -120,6 +118,18 @@ fn weighted(
         }
         Err((channel, why)) => Err((Some(channel), why, index)),
     }
+}
+
+/// A channel whose every accumulator step passes all codes is a step function: any scale from
+/// `2^bits` on gives the same codes, as long as the output leaves 0 at the same accumulator. The
+/// smallest such scale fits the fast forms. (Batch norm makes such scales of channels that hardly
+/// vary.)
+fn step_function(ratio: f64, offset: f64, bits: Bits) -> (f64, f64) {
+    let codes = f64::from(bits.max_unsigned() + 1);
+    if ratio.abs() <= codes {
+        return (ratio, offset);
+    }
+    (codes * ratio.signum(), 0.5 - (0.5 - offset) * codes / ratio.abs())
 }
 
 /// Multipliers and biases in one form, or the first channel that does not fit and why.
@@ -252,6 +262,21 @@ mod tests {
                         "{requant:?} {ratio} {acc}: {code} for {real}"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn steep_channels_keep_their_codes() {
+        for (ratio, offset) in [(101.3, 40.2), (-23.0, 3.9), (16.5, -200.4)] {
+            let (r, o) = step_function(ratio, offset, Bits::B4);
+            assert!(r.abs() <= 16.0);
+            for acc in -20..20 {
+                let code = |r: f64, o: f64| (r * f64::from(acc) + o).round().clamp(0.0, 15.0);
+                let (real, found) = (code(ratio, offset), code(r, o));
+                // The one accumulator on the slope itself may differ, none beside it.
+                let slope = (ratio * f64::from(acc) + offset - 8.0).abs() < ratio.abs();
+                assert!(real == found || slope, "{ratio} {acc}: {real} {found}");
             }
         }
     }

@@ -320,9 +320,6 @@ fn run<B: Backend>(
             (control.progress)(&report);
             tracing::debug!(step, steps, loss = report.loss, accuracy = report.accuracy);
         }
-        if (step + 1) % per_epoch == 0 {
-            subnet.hold_steps(backend);
-        }
         if (step + 1) % per_epoch == 0
             && let Some(file) = &file
         {

@@ -4,7 +4,7 @@
 //! Every convolution is followed by a batch normalization, and by a ReLU where its output tensor
 //! is unsigned; a linear layer has a bias. Must not know: data sets, schedules, checkpoints.
 
-use jaq_network::{Bits, Network, Op, TensorId, TrainedNetwork, Window};
+use jaq_network::{Network, Op, TrainedNetwork, Window};
 
 use crate::checkpoint::Values;
 use crate::ops::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
@@ -250,25 +250,6 @@ impl<B: Backend> Subnet<B> {
         b.reshape(&logits, &[batch, classes])
     }
 
-    /// Widens the steps of 8-bit tensors that are finer than half an accumulator step of the layer
-    /// that makes them: codes finer than what they count cost the device the slower rounding and
-    /// tell nothing. Changes nothing in a real-valued network.
-    pub fn hold_steps(&self, backend: &B) {
-        let Some(trained) = self.export(backend) else { return };
-        let mut scales = trained.scales;
-        for (index, (layer, t)) in self.network.layers.iter().zip(&self.layers).enumerate() {
-            let (Some(values), Some(step)) = (&trained.layers[index], &t.step) else { continue };
-            let largest = values.scale.iter().fold(0.0f32, |m, s| m.max(s.abs()));
-            // The device's 8-bit rounding takes scales below one half (docs/numerics.md).
-            let least = largest * scales[layer.inputs[0].0] * 2.001;
-            let made = TensorId::output_of(index).0;
-            if layer.output.bits == Bits::B8 && scales[made] < least {
-                scales[made] = least;
-                backend.assign(step, &[least]);
-            }
-        }
-    }
-
     /// The integers that compute what [`Phase::Eval`] computes; `None` for a real-valued network.
     pub fn export(&self, backend: &B) -> Option<TrainedNetwork> {
         if !self.quantized {
@@ -313,7 +294,7 @@ mod tests {
     use crate::ops::candle::Candle;
     use crate::space::Choice;
     use crate::space::tests::small_space;
-    use jaq_network::Shape;
+    use jaq_network::{Shape, TensorId};
 
     /// Codes of every tensor of one image, from the exported values alone, pixel by pixel.
     fn codes(trained: &TrainedNetwork, image: &[u8]) -> Vec<Vec<i32>> {

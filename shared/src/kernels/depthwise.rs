@@ -6,9 +6,13 @@
 
 #[cfg(jaq_armv7em)]
 use super::armv7em as isa;
+#[cfg(jaq_armv7em)]
+use super::armv7em_planes as transpose;
 use super::codes;
 #[cfg(not(jaq_armv7em))]
 use super::portable as isa;
+#[cfg(not(jaq_armv7em))]
+use super::portable as transpose;
 use super::requant::Finish;
 use super::{Call, Work};
 use crate::format::{Bits, LayerShape, Op, TensorFormat};
@@ -129,7 +133,7 @@ pub fn run(call: Call<'_>) {
                 if y < usize::from(layer.input.h) {
                     let pixels = call.input.get(y * in_width * in_pixel..).unwrap_or_default();
                     let offset = block * piece(bits.input);
-                    isa::spread(bits.input, pixels, in_pixel, offset, in_width, rows, plane);
+                    transpose::spread(bits.input, pixels, in_pixel, offset, in_width, rows, plane);
                 } else {
                     for row in rows.chunks_mut(plane) {
                         row.iter_mut().take(in_width).for_each(|at| *at = call.input_zero_point);
@@ -159,7 +163,7 @@ pub fn run(call: Call<'_>) {
             isa::rows(&rows, lanes, &mut all_packed, out);
             let pixels = output.get_mut(oy * out_width * out_pixel..).unwrap_or_default();
             let offset = block * piece(bits.output);
-            isa::pack(bits.output, out, plan.out, out_width, pixels, out_pixel, offset);
+            transpose::pack(bits.output, out, plan.out, out_width, pixels, out_pixel, offset);
         }
     }
     // Filler behind the last block.

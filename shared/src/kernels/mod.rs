@@ -31,6 +31,8 @@
 mod armv7em;
 #[cfg(jaq_armv7em)]
 mod armv7em_linear;
+#[cfg(jaq_armv7em)]
+mod armv7em_planes;
 mod codes;
 mod dense;
 mod depthwise;

@@ -58,6 +58,7 @@ unsafe extern "C" {
     fn jaq_v7em_store_3();
     fn jaq_v7em_store_4();
     fn jaq_v7em_store_8();
+    fn jaq_v7em_store_8_narrow();
     fn jaq_v7em_store_raw();
 }
 
@@ -100,7 +101,8 @@ pub fn run(tile: Tile<'_>) {
         store: match tile.store {
             Store::Narrow(Bits::B2) => jaq_v7em_store_2,
             Store::Narrow(Bits::B3) => jaq_v7em_store_3,
-            Store::Narrow(_) => jaq_v7em_store_4,
+            Store::Narrow(Bits::B4) => jaq_v7em_store_4,
+            Store::Narrow(Bits::B8) => jaq_v7em_store_8_narrow,
             Store::Wide => jaq_v7em_store_8,
             Store::Raw => jaq_v7em_store_raw,
         },
@@ -520,6 +522,8 @@ global_asm!(
     STORE_CODES NARROW, strh, 4, 4
     ROUTINE jaq_v7em_store_8
     STORE_CODES WIDE, str, 8, 8
+    ROUTINE jaq_v7em_store_8_narrow
+    STORE_CODES NARROW, str, 8, 8
 
     ROUTINE jaq_v7em_store_raw
     ldr r12, [sp, #OUTPUT]

@@ -43,7 +43,7 @@ pub const fn family(layer: &LayerShape) -> Family {
 
 fn store(requant: Requant, output: Bits) -> Store {
     match (requant, output) {
-        (Requant::Narrow, Bits::B2 | Bits::B3 | Bits::B4) => Store::Narrow(output),
+        (Requant::Narrow, _) => Store::Narrow(output),
         (Requant::Wide, Bits::B8) => Store::Wide,
         _ => Store::Raw,
     }

@@ -8,7 +8,7 @@ use crate::format::Bits;
 /// What becomes of an accumulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// `Requant::Narrow` to codes of at most 4 bits.
+    /// `Requant::Narrow` to codes of any width.
     Narrow(Bits),
     /// `Requant::Wide` to bytes; multipliers are stored times `2^10`.
     Wide,
@@ -21,8 +21,8 @@ impl Store {
     pub const fn block_bytes(self) -> usize {
         match self {
             Store::Narrow(Bits::B2) => 1,
-            Store::Narrow(_) => 2,
-            Store::Wide => 4,
+            Store::Narrow(Bits::B3 | Bits::B4) => 2,
+            Store::Narrow(Bits::B8) | Store::Wide => 4,
             Store::Raw => 16,
         }
     }

@@ -3,7 +3,7 @@
 //! The space is (tile sizes x modes) x plans. A *plan* is what a loop order and the places of the
 //! operands come down to: which loops each operand's block covers, and which loops make it come
 //! again; orders that come down to the same are evaluated once. Tile sizes stand in lanes, as
-//! structure of arrays: a plan is evaluated for [`LANES`] tile sizes by plain arithmetic on slices,
+//! structure of arrays: a plan is evaluated for `LANES` tile sizes by plain arithmetic on slices,
 //! which the compiler turns into SIMD code. Lanes are sorted by a lower bound; the search ends when
 //! no later lane can win. The winner is evaluated again by the closed form and must agree.
 

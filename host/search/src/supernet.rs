@@ -4,7 +4,7 @@
 //! Kernel sizes share the centre of the largest kernel, expansions the first channels of the
 //! widest; normalizations belong to each operator, because their statistics differ. A quantizer
 //! is the expectation over its widths as one operator
-//! ([`Backend::mixed_quant`](crate::ops::Backend::mixed_quant)), so memory does not grow with the
+//! ([`Backend::mixed_quant`]), so memory does not grow with the
 //! number of widths. Of the operators of a section one or two run in a step.
 //!
 //! Must not know: data sets, costs, schedules.

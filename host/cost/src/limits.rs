@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(messages.len(), 3);
         assert_eq!(
             messages[0],
-            "flash of the packed model: 3072.0 KB needed, 1984.0 KB allowed, 1088.0 KB too much"
+            "flash of the packed model: 3072.0 KB needed, 1920.0 KB allowed, 1152.0 KB too much"
         );
         assert!(messages[1].ends_with("1.0 KB too much"), "{}", messages[1]);
         assert!(messages[2].contains("latency: unknown on this board"), "{}", messages[2]);

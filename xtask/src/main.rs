@@ -1,6 +1,8 @@
-//! Project commands: `cargo xtask setup | fw | test | demo`. Results go to stdout, everything
+//! Project commands: `cargo xtask setup | fw | test | bench | demo`. Results go to stdout, everything
 //! else to stderr.
 
+mod bench;
+mod npz;
 mod setup;
 
 use std::ffi::OsString;
@@ -39,6 +41,11 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+    /// Measure on emulated cores.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Run the main job end to end on the shipped data: search, retrain, export, firmware,
     /// emulated board, comparison, report.
     Demo {
@@ -46,6 +53,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    Kernels(bench::Kernels),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +81,10 @@ impl Task {
             Task::Test { full, arguments } => {
                 setup::run()?;
                 test(full, &arguments)
+            }
+            Task::Bench { what: Bench::Kernels(kernels) } => {
+                setup::run()?;
+                kernels.run()
             }
             Task::Demo { arguments } => {
                 setup::run()?;

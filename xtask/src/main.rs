@@ -2,7 +2,6 @@
 //! else to stderr.
 
 mod bench;
-mod npz;
 mod setup;
 
 use std::ffi::OsString;
@@ -44,7 +43,7 @@ enum Task {
     /// Measure on emulated cores.
     Bench {
         #[command(subcommand)]
-        what: Bench,
+        what: bench::Bench,
     },
     /// Run the main job end to end on the shipped data: search, retrain, export, firmware,
     /// emulated board, comparison, report.
@@ -53,11 +52,6 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum Bench {
-    Kernels(bench::Kernels),
 }
 
 fn main() -> ExitCode {
@@ -82,9 +76,9 @@ impl Task {
                 setup::run()?;
                 test(full, &arguments)
             }
-            Task::Bench { what: Bench::Kernels(kernels) } => {
+            Task::Bench { what } => {
                 setup::run()?;
-                kernels.run()
+                what.run()
             }
             Task::Demo { arguments } => {
                 setup::run()?;

@@ -1,0 +1,67 @@
+//! `cargo xtask bench`: executed instructions on emulated cores, every output compared with the
+//! host's in the same run.
+
+mod kernels;
+mod npz;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+use jaq_deploy::firmware;
+use jaq_deploy::link::{self, Session};
+use jaq_shared::kernels::Isa;
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Single layers with random values.
+    Kernels(kernels::Kernels),
+}
+
+impl Bench {
+    /// Measures and prints.
+    pub fn run(self) -> Result<()> {
+        match self {
+            Bench::Kernels(kernels) => kernels.run(),
+        }
+    }
+}
+
+/// An emulated core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Core {
+    /// Cortex-M7.
+    M7,
+    /// Cortex-M4.
+    M4,
+}
+
+impl Core {
+    /// The board whose firmware runs on the core.
+    fn board(self) -> &'static str {
+        match self {
+            Core::M7 => "mps2-an500",
+            Core::M4 => "mps2-an386",
+        }
+    }
+
+    /// Its micro-kernels.
+    fn isa(self) -> Isa {
+        match self {
+            Core::M7 | Core::M4 => Isa::Armv7em,
+        }
+    }
+
+    /// Its name on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Starts the firmware that takes models over the link.
+    fn start(self) -> Result<Session> {
+        eprintln!("building the firmware of {}", self.board());
+        let firmware = firmware::build_open(self.board())?;
+        Ok(link::emulate(&firmware, Duration::from_secs(300))?)
+    }
+}

@@ -34,18 +34,22 @@ unsafe extern "C" {
     fn jaq_v7em_row3_narrow2(call: *mut Row3);
     fn jaq_v7em_row3_narrow3(call: *mut Row3);
     fn jaq_v7em_row3_narrow4(call: *mut Row3);
+    fn jaq_v7em_row3_narrow8(call: *mut Row3);
     fn jaq_v7em_row3_wide(call: *mut Row3);
     fn jaq_v7em_row3s2_narrow2(call: *mut Row3);
     fn jaq_v7em_row3s2_narrow3(call: *mut Row3);
     fn jaq_v7em_row3s2_narrow4(call: *mut Row3);
+    fn jaq_v7em_row3s2_narrow8(call: *mut Row3);
     fn jaq_v7em_row3s2_wide(call: *mut Row3);
     fn jaq_v7em_row5_narrow2(call: *mut Row5);
     fn jaq_v7em_row5_narrow3(call: *mut Row5);
     fn jaq_v7em_row5_narrow4(call: *mut Row5);
+    fn jaq_v7em_row5_narrow8(call: *mut Row5);
     fn jaq_v7em_row5_wide(call: *mut Row5);
     fn jaq_v7em_row5s2_narrow2(call: *mut Row5);
     fn jaq_v7em_row5s2_narrow3(call: *mut Row5);
     fn jaq_v7em_row5s2_narrow4(call: *mut Row5);
+    fn jaq_v7em_row5s2_narrow8(call: *mut Row5);
     fn jaq_v7em_row5s2_wide(call: *mut Row5);
 }
 
@@ -141,6 +145,8 @@ fn row3(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*mut Row3)> {
         (Requant::Narrow, Bits::B3, _) => jaq_v7em_row3s2_narrow3,
         (Requant::Narrow, Bits::B4, 1) => jaq_v7em_row3_narrow4,
         (Requant::Narrow, Bits::B4, _) => jaq_v7em_row3s2_narrow4,
+        (Requant::Narrow, Bits::B8, 1) => jaq_v7em_row3_narrow8,
+        (Requant::Narrow, Bits::B8, _) => jaq_v7em_row3s2_narrow8,
         _ => return None,
     })
 }
@@ -155,6 +161,8 @@ fn row5(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*mut Row5)> {
         (Requant::Narrow, Bits::B3, _) => jaq_v7em_row5s2_narrow3,
         (Requant::Narrow, Bits::B4, 1) => jaq_v7em_row5_narrow4,
         (Requant::Narrow, Bits::B4, _) => jaq_v7em_row5s2_narrow4,
+        (Requant::Narrow, Bits::B8, 1) => jaq_v7em_row5_narrow8,
+        (Requant::Narrow, Bits::B8, _) => jaq_v7em_row5s2_narrow8,
         _ => return None,
     })
 }
@@ -300,6 +308,8 @@ global_asm!(
     ROW3 3, 0
     SECTION_ROUTINE jaq_v7em_row3_narrow4
     ROW3 4, 0
+    SECTION_ROUTINE jaq_v7em_row3_narrow8
+    ROW3 8, 0
     SECTION_ROUTINE jaq_v7em_row3_wide
     ROW3 8, 1
     SECTION_ROUTINE jaq_v7em_row3s2_narrow2
@@ -308,6 +318,8 @@ global_asm!(
     ROW3S2 3, 0
     SECTION_ROUTINE jaq_v7em_row3s2_narrow4
     ROW3S2 4, 0
+    SECTION_ROUTINE jaq_v7em_row3s2_narrow8
+    ROW3S2 8, 0
     SECTION_ROUTINE jaq_v7em_row3s2_wide
     ROW3S2 8, 1
 
@@ -422,6 +434,8 @@ global_asm!(
     ROW5 ROW5_TAPS, 2, 3, 0
     SECTION_ROUTINE jaq_v7em_row5_narrow4
     ROW5 ROW5_TAPS, 2, 4, 0
+    SECTION_ROUTINE jaq_v7em_row5_narrow8
+    ROW5 ROW5_TAPS, 2, 8, 0
     SECTION_ROUTINE jaq_v7em_row5_wide
     ROW5 ROW5_TAPS, 2, 8, 1
     SECTION_ROUTINE jaq_v7em_row5s2_narrow2
@@ -430,6 +444,8 @@ global_asm!(
     ROW5 ROW5S2_TAPS, 4, 3, 0
     SECTION_ROUTINE jaq_v7em_row5s2_narrow4
     ROW5 ROW5S2_TAPS, 4, 4, 0
+    SECTION_ROUTINE jaq_v7em_row5s2_narrow8
+    ROW5 ROW5S2_TAPS, 4, 8, 0
     SECTION_ROUTINE jaq_v7em_row5s2_wide
     ROW5 ROW5S2_TAPS, 4, 8, 1
     "#

@@ -104,7 +104,7 @@ impl KernelId {
             KernelId::Outer => 4,
             KernelId::Dual => 4,
             KernelId::Dot => 1,
-            KernelId::Depthwise => 4,
+            KernelId::Depthwise => 5,
             KernelId::Add => 3,
             KernelId::AvgPool => 3,
             KernelId::MaxPool => 3,

@@ -2,6 +2,7 @@
 //! host's in the same run.
 
 mod kernels;
+mod networks;
 mod npz;
 
 use std::time::Duration;
@@ -17,6 +18,8 @@ use jaq_shared::kernels::Isa;
 pub enum Bench {
     /// Single layers with random values.
     Kernels(kernels::Kernels),
+    /// The reference networks.
+    Networks(networks::Networks),
 }
 
 impl Bench {
@@ -24,6 +27,7 @@ impl Bench {
     pub fn run(self) -> Result<()> {
         match self {
             Bench::Kernels(kernels) => kernels.run(),
+            Bench::Networks(networks) => networks.run(),
         }
     }
 }

@@ -13,7 +13,7 @@ use postcard::ser_flavors::{Cobs, Slice, crc::CrcModifier};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages in this file; host and device must agree on it.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Most bytes of a model, an input or an output in one message.
 pub const CHUNK: usize = 2048;
 /// Most bytes of a message: a chunk and what surrounds it.
@@ -67,9 +67,9 @@ pub enum Area {
 pub enum Detail {
     /// Nothing.
     Output,
-    /// Its ticks.
-    Ticks,
-    /// Its ticks and the CRC-32 of its output.
+    /// Its count of clock units.
+    Counts,
+    /// Its count and the CRC-32 of its output.
     Checksums,
 }
 
@@ -82,7 +82,7 @@ pub enum ClockUnit {
     Cycles,
 }
 
-/// Ticks of the device's clock in a unit that means something: `ticks * num / den` units.
+/// How long a tick of the device's clock is: `num / den` units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Rate {
@@ -92,11 +92,15 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `ticks` in units, rounded to the nearest.
-    pub fn units(&self, ticks: u64) -> u64 {
-        let den = u128::from(self.den.max(1));
-        let units = (u128::from(ticks) * u128::from(self.num) + den / 2) / den;
-        u64::try_from(units).unwrap_or(u64::MAX)
+    /// A span of `ticks` in units, rounded to the nearest.
+    ///
+    /// Exact where a tick is the shorter one: a span is read to less than a tick, and that is less
+    /// than half a unit if `num / den` is below 1/2. Sums of spans stay exact only if every span is
+    /// rounded by itself.
+    pub fn units(&self, ticks: u32) -> u64 {
+        // At most (2^32 - 1)^2 + 2^31: fits.
+        let den = u64::from(self.den.max(1));
+        (u64::from(ticks) * u64::from(self.num) + den / 2) / den
     }
 }
 
@@ -113,7 +117,7 @@ pub struct Hello<'a> {
     pub board: &'a str,
     /// Identity of the build.
     pub build: &'a str,
-    /// What its ticks are.
+    /// What it counts, and to what resolution.
     pub rate: Rate,
     /// Length of the model built in; 0 where the firmware waits for one.
     pub embedded: u32,
@@ -162,8 +166,8 @@ pub enum Response<'a> {
     Layer {
         /// Its place in the schedule.
         index: u32,
-        /// Ticks from the decoding of its descriptor to its last output.
-        ticks: u64,
+        /// Units from the decoding of its descriptor to its last output.
+        count: u64,
         /// CRC-32 of its output; 0 if not asked for.
         crc: u32,
     },
@@ -176,8 +180,8 @@ pub enum Response<'a> {
     },
     /// The inference ended.
     Done {
-        /// Ticks of the whole inference, what was spent on reporting layers left out.
-        ticks: u64,
+        /// Units of the whole inference, what was spent on reporting layers left out.
+        count: u64,
     },
     /// See [`Stats`].
     Stats(Stats),
@@ -364,7 +368,8 @@ mod tests {
             [rate.units(0), rate.units(32), rate.units(33), rate.units(34)],
             [0, 10, 10, 11]
         );
-        assert_eq!(Rate { den: 0, ..rate }.units(u64::MAX), u64::MAX);
+        let long = Rate { den: 0, num: u32::MAX, ..rate }.units(u32::MAX);
+        assert_eq!(long, u64::from(u32::MAX).pow(2));
     }
 
     proptest! {

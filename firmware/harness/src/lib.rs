@@ -27,7 +27,7 @@ pub trait Link {
 
 /// A free-running counter.
 pub trait Clock {
-    /// What its ticks are.
+    /// How long a tick is.
     const RATE: Rate;
 
     /// Ticks since some moment, wrapping at 2^32.

@@ -127,19 +127,19 @@ fn infer(
     watch.last = watch.clock.now();
     let result = runtime::infer(model, input, tensors, &mut watch);
     watch.lap();
-    let ticks = watch.total;
+    let count = watch.total;
     match result {
         Err(error) => wire.error(ErrorCode::Infer, error),
         Ok(output) => {
             for (index, bytes) in output.chunks(CHUNK).enumerate() {
                 wire.send(&Response::Bytes { offset: (index * CHUNK) as u32, bytes });
             }
-            wire.send(&Response::Done { ticks });
+            wire.send(&Response::Done { count });
         }
     }
 }
 
-/// Times the layers; the time of reporting them is not counted.
+/// Times the layers; converting and reporting is not counted.
 struct Watch<'a, L: Link, C: Clock> {
     clock: &'a mut C,
     wire: &'a mut Wire<L>,
@@ -149,13 +149,13 @@ struct Watch<'a, L: Link, C: Clock> {
 }
 
 impl<L: Link, C: Clock> Watch<'_, L, C> {
-    /// Ticks since `last`, added to the total.
+    /// Units since `last`, added to the total.
     fn lap(&mut self) -> u64 {
         let now = self.clock.now();
-        let ticks = u64::from(now.wrapping_sub(self.last));
-        self.total += ticks;
-        self.last = now;
-        ticks
+        let count = C::RATE.units(now.wrapping_sub(self.last));
+        self.total += count;
+        self.last = self.clock.now();
+        count
     }
 }
 
@@ -165,13 +165,13 @@ impl<L: Link, C: Clock> Observer for Watch<'_, L, C> {
     }
 
     fn end(&mut self, index: usize, output: &[u8]) {
-        let ticks = self.lap();
+        let count = self.lap();
         let crc = match self.detail {
             Detail::Output => return,
-            Detail::Ticks => 0,
+            Detail::Counts => 0,
             Detail::Checksums => crc32(&[output]),
         };
-        self.wire.send(&Response::Layer { index: index as u32, ticks, crc });
+        self.wire.send(&Response::Layer { index: index as u32, count, crc });
         self.last = self.clock.now();
     }
 }

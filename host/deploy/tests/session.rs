@@ -88,7 +88,7 @@ fn refusal(hello: Hello<'_>) -> String {
 #[test]
 fn whoever_does_not_match_is_refused_with_both_sides_named() {
     for (hello, names) in [
-        (Hello { protocol: VERSION + 7, ..hello() }, ["protocol version", "8", "1"]),
+        (Hello { protocol: VERSION + 7, ..hello() }, ["protocol version", "9", "2"]),
         (Hello { format: 9, ..hello() }, ["model format version", "9", "1"]),
         (Hello { board: "shelf", ..hello() }, ["board", "shelf", "desk"]),
         (Hello { build: "b0", ..hello() }, ["build", "b0", "b1"]),
@@ -156,11 +156,11 @@ fn script(inference: &[Response<'_>]) -> Script {
 }
 
 fn layer(index: u32) -> Response<'static> {
-    Response::Layer { index, ticks: 10 * u64::from(index + 1), crc: 7 + index }
+    Response::Layer { index, count: 10 * u64::from(index + 1), crc: 7 + index }
 }
 
 const OUTPUT: Response<'static> = Response::Bytes { offset: 0, bytes: &[1, 2, 3, 4] };
-const DONE: Response<'static> = Response::Done { ticks: 40 };
+const DONE: Response<'static> = Response::Done { count: 40 };
 
 fn infer(wire: impl Wire + 'static) -> Result<(u64, Vec<u64>, Vec<u8>), LinkError> {
     let expected = Expected { board: "desk".into(), build: None };
@@ -173,7 +173,7 @@ fn infer(wire: impl Wire + 'static) -> Result<(u64, Vec<u64>, Vec<u8>), LinkErro
 #[test]
 fn an_inference_is_taken_whole_or_not_at_all() {
     let good = infer(script(&[layer(0), layer(1), OUTPUT, DONE])).unwrap();
-    assert_eq!(good, (20, vec![5, 10], vec![1, 2, 3, 4]));
+    assert_eq!(good, (40, vec![10, 20], vec![1, 2, 3, 4]));
     let late = Response::Bytes { offset: 1, bytes: &[2, 3, 4] };
     for bad in [
         vec![layer(1), layer(0), OUTPUT, DONE],

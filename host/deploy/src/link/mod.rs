@@ -383,18 +383,17 @@ impl Device for Session {
         self.write_area(Area::Input, raw)?;
         let detail = match ask {
             Ask::Output => Detail::Output,
-            Ask::Layers => Detail::Ticks,
+            Ask::Layers => Detail::Counts,
             Ask::Checksums => Detail::Checksums,
         };
         self.request(&Request::Infer { detail }, WHAT)?;
-        let rate = self.identity.rate;
         let mut inference = Inference::default();
         loop {
             let done = self.answer(WHAT, |_, answer| match answer {
-                Ok(Response::Layer { index, ticks, crc })
+                Ok(Response::Layer { index, count, crc })
                     if index as usize == inference.layers.len() =>
                 {
-                    inference.layers.push(rate.units(ticks));
+                    inference.layers.push(count);
                     if ask == Ask::Checksums {
                         inference.crcs.push(crc);
                     }
@@ -406,8 +405,8 @@ impl Device for Session {
                     inference.output.extend_from_slice(bytes);
                     Some(Ok(false))
                 }
-                Ok(Response::Done { ticks }) => {
-                    inference.total = rate.units(ticks);
+                Ok(Response::Done { count }) => {
+                    inference.total = count;
                     Some(Ok(true))
                 }
                 _ => None,

@@ -8,6 +8,7 @@ pub mod batch_tile;
 mod board;
 pub mod calibrate;
 mod cost;
+mod ethos;
 pub mod fit;
 mod limits;
 mod mcu;
@@ -30,6 +31,7 @@ pub use board::{
     BoardError, Core, Energy, IsaName, Kind, Links, Mcu, Memory, Reserve, Timing, Use, names,
 };
 pub use cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
+pub use ethos::EthosU55;
 pub use limits::{Demand, LimitError, Limits, model_bytes};
 pub use mcu::McuModel;
 pub use planner::{Plan, plan};

@@ -12,6 +12,7 @@ use crate::accelerator::Tiled;
 use crate::batch_tile::{self, Best, Objective};
 use crate::board::{self, BoardError, Kind, Mcu};
 use crate::cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
+use crate::ethos::EthosU55;
 use crate::mcu::McuModel;
 use crate::tile::{OPERANDS, Prices, Problem};
 
@@ -22,6 +23,8 @@ pub enum Target {
     Mcu(McuModel),
     /// An array with buffers.
     Tiled(TiledModel),
+    /// An Arm Ethos-U55.
+    EthosU55(EthosU55),
 }
 
 impl Target {
@@ -38,10 +41,11 @@ impl Target {
         let Head { model } = board::parse(name, &text)?;
         match &*model {
             "tiled" => Ok(Target::Tiled(TiledModel::new(Tiled::parse(name, &text)?, objective)?)),
+            "ethos-u55" => Ok(Target::EthosU55(EthosU55::parse(name, &text)?)),
             _ => Err(ModelError::Board(BoardError::Field {
                 file: name.to_owned(),
                 field: "model".to_owned(),
-                reason: format!("is `{model}`; `tiled` is known"),
+                reason: format!("is `{model}`; `tiled` and `ethos-u55` are known"),
             })),
         }
     }
@@ -50,6 +54,7 @@ impl Target {
         match self {
             Target::Mcu(model) => model,
             Target::Tiled(model) => model,
+            Target::EthosU55(model) => model,
         }
     }
 
@@ -58,6 +63,7 @@ impl Target {
         match self {
             Target::Mcu(model) => &model.board().name,
             Target::Tiled(model) => &model.array.name,
+            Target::EthosU55(model) => &model.name,
         }
     }
 
@@ -74,6 +80,11 @@ impl Target {
                     model.table().name
                 ))
             }
+            Target::EthosU55(_) => Ok(format!(
+                "{what}: the slower of the engine, of flash ({} bytes) and of SRAM ({} bytes)",
+                cost.bytes.get("flash").unwrap_or(&0),
+                cost.bytes.get("sram").unwrap_or(&0)
+            )),
             Target::Tiled(model) => Ok(match (Problem::of(layer), &cost.mapping) {
                 (Some(problem), Some(mapping)) => {
                     match mapping.evaluate(&problem, &model.array, &model.prices) {

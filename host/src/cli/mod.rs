@@ -2,6 +2,7 @@
 
 mod boards;
 mod calibrate;
+mod cost;
 mod data;
 mod deploy;
 mod device;
@@ -37,6 +38,7 @@ enum Command {
     Eval(eval::Eval),
     Calibrate(calibrate::Calibrate),
     Boards(boards::Boards),
+    Cost(cost::CostCommand),
     Data(data::Data),
     Inspect(inspect::Inspect),
     Doctor(doctor::Doctor),
@@ -56,6 +58,7 @@ impl Cli {
             Command::Eval(command) => command.run(),
             Command::Calibrate(command) => command.run(),
             Command::Boards(command) => command.run(),
+            Command::Cost(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Doctor(command) => command.run(),
         }

@@ -208,6 +208,18 @@ pub(crate) fn source(name: &str) -> Result<std::borrow::Cow<'static, str>, Board
     Err(BoardError::Unknown { name: name.to_owned(), known: names(None).join(", ") })
 }
 
+/// What any board file says of its target: kind, a line for people, and the whole text.
+pub fn describe(name: &str) -> Result<(Kind, String, String), BoardError> {
+    #[derive(Deserialize)]
+    struct Head {
+        kind: Kind,
+        description: String,
+    }
+    let text = source(name)?;
+    let Head { kind, description } = parse(name, &text)?;
+    Ok((kind, description, text.into_owned()))
+}
+
 /// Kind of the target that a board file describes.
 pub(crate) fn kind_of(file: &str, text: &str) -> Result<Kind, BoardError> {
     #[derive(Deserialize)]

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use jaq_network::{LayerSpec, Network, Provenance};
-use jaq_shared::format::{LayerBits, LayerShape};
+use jaq_network::{Network, Provenance};
+use jaq_shared::format::LayerShape;
 use jaq_shared::kernels::KernelId;
 use serde::Serialize;
 
 use crate::TableError;
 use crate::tile::Mapping;
+use crate::workload::{Widths, Workload};
 
 /// A figure with the range it is expected in.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -124,11 +125,12 @@ pub struct LayerCost {
 
 impl LayerCost {
     /// Of the layer `name`.
-    pub fn new(name: &str, layer: &LayerShape, kernel: &str, cost: Cost) -> LayerCost {
+    pub fn new(name: &str, layer: impl Into<Workload>, kernel: &str, cost: Cost) -> LayerCost {
+        let layer = layer.into();
         LayerCost {
             name: name.to_owned(),
-            spec: LayerSpec::of(layer).to_string(),
-            bits: layer.bits.to_string(),
+            spec: layer.spec(),
+            bits: layer.widths.to_string(),
             kernel: kernel.to_owned(),
             cost,
         }
@@ -153,13 +155,37 @@ pub enum ModelError {
     #[error(transparent)]
     Board(#[from] crate::BoardError),
     #[error("{target} cannot run {spec} at {bits}: {reason}")]
-    Unsupported { target: String, spec: String, bits: LayerBits, reason: String },
+    Unsupported { target: String, spec: String, bits: Widths, reason: String },
+}
+
+impl ModelError {
+    /// `target` cannot run `work`.
+    pub fn unsupported(target: &str, work: &Workload, reason: &str) -> ModelError {
+        ModelError::Unsupported {
+            target: target.to_owned(),
+            spec: work.spec(),
+            bits: work.widths,
+            reason: reason.to_owned(),
+        }
+    }
 }
 
 /// A target that layers can be priced on.
 pub trait CostModel {
     /// Cost of a layer, from tensors in memory to the tensor in memory.
     fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError>;
+
+    /// Cost of a layer of any widths; models of processors refuse what no kernel runs.
+    fn workload(&self, work: &Workload) -> Result<Cost, ModelError> {
+        match work.shape() {
+            Some(layer) => self.layer(&layer),
+            None => Err(ModelError::unsupported(
+                "the target",
+                work,
+                "kernels exist for widths of 2, 3, 4 and 8 bits",
+            )),
+        }
+    }
 
     /// Cost of a [validated](Network::validate) network.
     fn network(&self, network: &Network) -> Result<NetworkCost, ModelError>;

@@ -9,13 +9,14 @@
 
 use std::collections::BTreeMap;
 
-use jaq_network::{LayerSpec, Network};
+use jaq_network::Network;
 use jaq_shared::format::{LayerShape, Op};
 use serde::{Deserialize, Serialize};
 
 use crate::board::{self, BoardError, Kind};
 use crate::cost::{Cost, CostModel, Interval, ModelError, NetworkCost};
 use crate::target::sum_of_layers;
+use crate::workload::Workload;
 
 /// The description of one size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,9 +166,9 @@ impl EthosU55 {
         Ok(found)
     }
 
-    fn work(&self, layer: &LayerShape) -> Option<Work> {
-        let window = layer.op.window();
-        let (kind, output_cycles) = match layer.op {
+    fn work(&self, layer: &Workload) -> Option<Work> {
+        let window = layer.op().window();
+        let (kind, output_cycles) = match layer.op() {
             Op::Conv(_) => (Kindred::Convolution, self.engine.output_cycles),
             Op::Linear => (Kindred::Vector, self.engine.output_cycles),
             Op::Depthwise(_) => (Kindred::Depthwise, self.engine.output_cycles),
@@ -175,8 +176,7 @@ impl EthosU55 {
             Op::MaxPool(_) => (Kindred::Pool, self.engine.maximum_cycles),
             Op::Add => return None,
         };
-        let shape = |s: jaq_shared::format::Shape| [s.h.into(), s.w.into(), s.c.into()];
-        let input: [u64; 3] = shape(layer.input);
+        let input = layer.input();
         let taps = window.taps() as u64;
         // Channels in steps of 32, or of 8 with kernel elements in steps of 4: what is fuller.
         let depth_use = input[2] as f64 / input[2].next_multiple_of(32) as f64;
@@ -186,7 +186,7 @@ impl EthosU55 {
         Some(Work {
             kind,
             input,
-            output: shape(layer.output),
+            output: layer.output(),
             kernel: [window.kh.into(), window.kw.into()],
             stride: window.stride.into(),
             output_cycles,
@@ -358,33 +358,33 @@ impl EthosU55 {
 
 impl CostModel for EthosU55 {
     fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {
+        self.workload(&layer.into())
+    }
+
+    fn workload(&self, work: &Workload) -> Result<Cost, ModelError> {
         let memory = &self.memory;
-        let elements = |s: jaq_shared::format::Shape| s.elements() as u64;
-        let engine = match self.work(layer) {
-            Some(work) => self.cycles(&work).ok_or_else(|| ModelError::Unsupported {
-                target: self.name.clone(),
-                spec: LayerSpec::of(layer).to_string(),
-                bits: layer.bits,
-                reason: "no block of it fits the shared buffer".to_owned(),
-            })?,
-            None => {
-                let padded =
-                    layer.output.pixels() * usize::from(layer.output.c).next_multiple_of(16);
-                self.engine.add_cycles * padded as f64
-            }
-        };
-        let packed = layer.weights() as u64 * u64::from(layer.bits.weight.get());
-        let mut weights = 0;
-        let mut flash = 0.0;
-        if layer.op.has_weights() {
-            weights = (packed as f64 / 8.0 * memory.compression).ceil() as u64
-                + u64::from(layer.output.c) * memory.channel_bytes;
-            flash = weights as f64 / memory.flash_bytes_per_cycle;
+        let fail = |reason| ModelError::unsupported(&self.name, work, reason);
+        if work.widths.weight.max(work.widths.input).max(work.widths.output) > 8 {
+            return Err(fail("its operands are of at most 8 bits here"));
         }
-        // The first weights are waited for.
-        let latency = if layer.op.has_weights() { memory.flash_latency_cycles } else { 0.0 };
-        let inputs = elements(layer.input) * if layer.op == Op::Add { 2 } else { 1 };
-        let sram = inputs + elements(layer.output);
+        let [h, w, c] = work.output();
+        let engine = match self.work(work) {
+            Some(work) => {
+                self.cycles(&work).ok_or_else(|| fail("no block of it fits the shared buffer"))?
+            }
+            None => self.engine.add_cycles * (h * w * c.next_multiple_of(16)) as f64,
+        };
+        // Weights of fewer than 8 bits compress to their width. Activations are bytes.
+        let (mut weights, mut flash, mut latency) = (0, 0.0, 0.0);
+        if work.op().has_weights() {
+            let packed = (work.weights() * u64::from(work.widths.weight)) as f64 / 8.0;
+            weights = (packed * memory.compression).ceil() as u64 + c * memory.channel_bytes;
+            flash = weights as f64 / memory.flash_bytes_per_cycle;
+            // The first weights are waited for.
+            latency = memory.flash_latency_cycles;
+        }
+        let inputs = volume(work.input()) * if work.op() == Op::Add { 2 } else { 1 };
+        let sram = inputs + volume(work.output());
         let sram_cycles = sram as f64 / memory.sram_bytes_per_cycle;
         let cycles = (latency + engine.max(flash).max(sram_cycles)).round();
         Ok(Cost {
@@ -401,7 +401,7 @@ impl CostModel for EthosU55 {
     /// The sum of the layers; a softmax of the logits, which Vela counts as some 1,000 to 2,300
     /// cycles in 20 operators, is left to the caller.
     fn network(&self, network: &Network) -> Result<NetworkCost, ModelError> {
-        sum_of_layers(self, network, "ethos-u55")
+        sum_of_layers(self, &Workload::of(network, None), "ethos-u55")
     }
 }
 

@@ -21,6 +21,7 @@ mod tensor;
 pub mod tile;
 #[cfg(test)]
 mod tile_tests;
+mod workload;
 
 pub use accelerator::{
     Array, Buffer, Dataflow, FinalBits, MappingSpace, OffChip, Outputs, Precision, Residency,
@@ -28,7 +29,8 @@ pub use accelerator::{
 };
 pub use batch_tile::{Best, Objective};
 pub use board::{
-    BoardError, Core, Energy, IsaName, Kind, Links, Mcu, Memory, Reserve, Timing, Use, names,
+    BoardError, Core, Energy, IsaName, Kind, Links, Mcu, Memory, Reserve, Timing, Use, describe,
+    names,
 };
 pub use cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
 pub use ethos::EthosU55;
@@ -37,5 +39,6 @@ pub use mcu::McuModel;
 pub use planner::{Plan, plan};
 pub use sram::Sram;
 pub use table::{CostTable, FitError, KernelCost, TableError};
-pub use target::{Target, TiledModel};
+pub use target::{BlockCost, Target, TiledModel};
 pub use tensor::{CostTable3, Figure, Gradient};
+pub use workload::{ParseWidthsError, Widths, Workload};

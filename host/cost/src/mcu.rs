@@ -72,11 +72,8 @@ impl McuModel {
     }
 
     fn usual(&self, layer: &LayerShape) -> Result<KernelId, ModelError> {
-        usual_kernel(layer, self.isa()).ok_or_else(|| ModelError::Unsupported {
-            target: self.board.name.clone(),
-            spec: jaq_network::LayerSpec::of(layer).to_string(),
-            bits: layer.bits,
-            reason: "no kernel serves it".to_owned(),
+        usual_kernel(layer, self.isa()).ok_or_else(|| {
+            ModelError::unsupported(&self.board.name, &layer.into(), "no kernel serves it")
         })
     }
 

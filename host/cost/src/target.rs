@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jaq_network::{LayerSpec, Network};
-use jaq_shared::format::{LayerShape, Op};
+use jaq_network::Network;
+use jaq_shared::format::{LayerBits, LayerShape};
 use jaq_shared::kernels::KernelId;
 use serde::Deserialize;
 
@@ -15,6 +15,7 @@ use crate::cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost}
 use crate::ethos::EthosU55;
 use crate::mcu::McuModel;
 use crate::tile::{OPERANDS, Prices, Problem};
+use crate::workload::{Widths, Workload};
 
 /// A target that layers can be priced on.
 #[derive(Clone, Debug)]
@@ -67,15 +68,70 @@ impl Target {
         }
     }
 
+    /// Area in square millimetres, where the description allows to tell.
+    pub fn area_mm2(&self) -> Option<f64> {
+        match self {
+            Target::Tiled(model) => Some(model.prices.area_mm2),
+            _ => None,
+        }
+    }
+
+    /// Cost of a block: its layers one after the other.
+    pub fn block(&self, works: &[Workload]) -> Result<BlockCost, ModelError> {
+        let mut layers = Vec::new();
+        for work in works {
+            layers.push((*work, self.workload(work)?));
+        }
+        let total = layers.iter().map(|(_, cost)| cost.clone()).reduce(|a, b| Cost {
+            // A block of one layer keeps its mapping.
+            mapping: None,
+            ..a.plus(&b)
+        });
+        Ok(BlockCost { total: total.unwrap_or_else(Cost::zero), layers })
+    }
+
+    /// Costs of the layers of a network, all at `widths` where they are given, with their sum.
+    pub fn price(
+        &self,
+        network: &Network,
+        widths: Option<Widths>,
+    ) -> Result<(Vec<(String, Workload)>, NetworkCost), ModelError> {
+        let layers = Workload::of(network, widths);
+        let found = match self {
+            Target::Mcu(model) => {
+                let bits = |w: Widths| LayerBits::try_from(w).ok().map(|b| (b.weight, b.input));
+                let network = match (widths, widths.and_then(bits)) {
+                    (None, _) => network.clone(),
+                    (_, Some((weight, input))) => network.with_uniform_bits(weight, input),
+                    (Some(_), None) => {
+                        return Err(ModelError::unsupported(self.name(), &layers[0].1, NO_KERNEL));
+                    }
+                };
+                model.network(&network)?
+            }
+            _ => sum_of_layers(self, &layers, self.kind())?,
+        };
+        Ok((layers, found))
+    }
+
+    fn kind(&self) -> &str {
+        match self {
+            Target::Mcu(_) => "mcu",
+            Target::Tiled(_) => "tiled",
+            Target::EthosU55(_) => "ethos-u55",
+        }
+    }
+
     /// In words, why a layer costs what it costs.
-    pub fn explain(&self, layer: &LayerShape) -> Result<String, ModelError> {
-        let cost = self.layer(layer)?;
-        let what = format!("{} {}", LayerSpec::of(layer), layer.bits);
+    pub fn explain(&self, work: &Workload) -> Result<String, ModelError> {
+        let cost = self.workload(work)?;
+        let what = format!("{} {}", work.spec(), work.widths);
         match self {
             Target::Mcu(model) => {
-                let kernel = self.kernel(layer).map_or("no kernel", KernelId::name);
+                let kernel = work.shape().and_then(|layer| self.kernel(&layer));
                 Ok(format!(
-                    "{what}: kernel `{kernel}`, {:.0} instructions by table `{}`",
+                    "{what}: kernel `{}`, {:.0} instructions by table `{}`",
+                    kernel.map_or("none", KernelId::name),
                     cost.instructions.unwrap_or(0.0),
                     model.table().name
                 ))
@@ -85,7 +141,7 @@ impl Target {
                 cost.bytes.get("flash").unwrap_or(&0),
                 cost.bytes.get("sram").unwrap_or(&0)
             )),
-            Target::Tiled(model) => Ok(match (Problem::of(layer), &cost.mapping) {
+            Target::Tiled(model) => Ok(match (Problem::of(work), &cost.mapping) {
                 (Some(problem), Some(mapping)) => {
                     match mapping.evaluate(&problem, &model.array, &model.prices) {
                         Some(found) => format!("{what}: {}", mapping.explain(&problem, &found)),
@@ -98,9 +154,23 @@ impl Target {
     }
 }
 
+/// Cost of a block and of its layers.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct BlockCost {
+    pub total: Cost,
+    pub layers: Vec<(Workload, Cost)>,
+}
+
+/// What microcontrollers say to widths of other than the packed format.
+const NO_KERNEL: &str = "kernels exist for widths of 2, 3, 4 and 8 bits";
+
 impl CostModel for Target {
     fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {
         self.model().layer(layer)
+    }
+    fn workload(&self, work: &Workload) -> Result<Cost, ModelError> {
+        self.model().workload(work)
     }
     fn network(&self, network: &Network) -> Result<NetworkCost, ModelError> {
         self.model().network(network)
@@ -110,15 +180,15 @@ impl CostModel for Target {
     }
 }
 
-/// Costs of the layers of a network one by one, with their sum.
+/// Costs of layers one by one, with their sum.
 pub(crate) fn sum_of_layers(
     model: &dyn CostModel,
-    network: &Network,
+    works: &[(String, Workload)],
     kernel: &str,
 ) -> Result<NetworkCost, ModelError> {
     let mut layers = Vec::new();
-    for (layer, shape) in network.layers.iter().zip(network.shapes()) {
-        layers.push(LayerCost::new(&layer.name, &shape, kernel, model.layer(&shape)?));
+    for (name, work) in works {
+        layers.push(LayerCost::new(name, *work, kernel, model.workload(work)?));
     }
     // What no layer has, the sum does not have either.
     let total = layers.iter().map(|l| l.cost.clone()).reduce(|sum, cost| sum.plus(&cost));
@@ -160,17 +230,12 @@ impl TiledModel {
     }
 
     /// Additions and pools stream through the columns: bound by memory or by the columns.
-    fn streamed(&self, layer: &LayerShape) -> Cost {
-        let input_bits = layer.input.elements() as u64 * u64::from(layer.bits.input.get());
-        let second = match layer.op {
-            Op::Add => layer.input.elements() as u64 * u64::from(layer.bits.weight.get()),
-            _ => 0,
-        };
-        let output_bits = layer.output.elements() as u64 * u64::from(layer.bits.output.get());
-        let bits = input_bits + second + output_bits;
-        let work = layer.output.elements() as u64 * layer.op.window().taps() as u64;
+    fn streamed(&self, work: &Workload) -> Cost {
+        let [inputs, outputs] = work.activation_bytes();
+        let bits = 8 * (inputs + outputs);
+        let steps = work.output().iter().product::<u64>() * work.op().window().taps() as u64;
         let memory = bits.div_ceil(self.array.memory.bits_per_cycle);
-        let cycles = memory.max(work.div_ceil(self.array.array.columns)) as f64;
+        let cycles = memory.max(steps.div_ceil(self.array.array.columns)) as f64;
         let energy = bits as f64 * (self.array.memory.pj_per_bit + 2.0 * self.prices.buffer[1]);
         let bytes = [("memory".to_owned(), bits / 8), ("inputs".to_owned(), bits / 8)];
         self.cost(cycles, energy, bytes.into())
@@ -196,12 +261,14 @@ impl TiledModel {
 
 impl CostModel for TiledModel {
     fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {
-        let Some(problem) = Problem::of(layer) else { return Ok(self.streamed(layer)) };
-        let best = self.best(&problem).ok_or_else(|| ModelError::Unsupported {
-            target: self.array.name.clone(),
-            spec: LayerSpec::of(layer).to_string(),
-            bits: layer.bits,
-            reason: "not even its smallest tile fits the buffers".to_owned(),
+        self.workload(&layer.into())
+    }
+
+    fn workload(&self, work: &Workload) -> Result<Cost, ModelError> {
+        let Some(problem) = Problem::of(work) else { return Ok(self.streamed(work)) };
+        let best = self.best(&problem).ok_or_else(|| {
+            let reason = "not even its smallest tile fits the buffers";
+            ModelError::unsupported(&self.array.name, work, reason)
         })?;
         let evaluation = best.evaluation;
         let memory = evaluation.traffic_bits.iter().sum::<u64>() / 8;
@@ -209,9 +276,8 @@ impl CostModel for TiledModel {
         let bytes = std::iter::once(("memory".to_owned(), memory))
             .chain(levels.map(|(name, bits)| ((*name).to_owned(), bits / 8)))
             .collect();
-        let weights = layer.weights() as u64 * u64::from(layer.bits.weight.get());
         Ok(Cost {
-            weights_bytes: weights.div_ceil(8),
+            weights_bytes: work.weight_bytes(),
             mapping: Some(best.mapping),
             mappings_evaluated: best.mappings_evaluated,
             ..self.cost(evaluation.cycles as f64, evaluation.energy_pj, bytes)
@@ -219,14 +285,14 @@ impl CostModel for TiledModel {
     }
 
     fn network(&self, network: &Network) -> Result<NetworkCost, ModelError> {
-        sum_of_layers(self, network, "tiled")
+        sum_of_layers(self, &Workload::of(network, None), "tiled")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jaq_network::reference;
+    use jaq_network::{LayerSpec, reference};
     use jaq_shared::format::{Bits, LayerBits};
 
     #[test]
@@ -251,7 +317,7 @@ mod tests {
         let target = Target::load("bitfusion", Objective::Latency).unwrap();
         let spec: LayerSpec = "conv3x3:16x16x32-32".parse().unwrap();
         let layer = spec.shape(LayerBits::uniform(Bits::B8, Bits::B8)).unwrap();
-        let words = target.explain(&layer).unwrap();
+        let words = target.explain(&(&layer).into()).unwrap();
         for part in ["5505 cycles", "4608 compute", "weights", "tile", "2x2"] {
             assert!(words.contains(part), "{part}: {words}");
         }

@@ -62,13 +62,9 @@ impl CostTable3 {
                         Figure::Flash => Some(found.weights_bytes as f64),
                     };
                     cost.push(value.ok_or_else(|| {
+                        let reason = format!("its {figure:?} is not known there").to_lowercase();
                         let layer = make_layer(w, i, o);
-                        ModelError::Unsupported {
-                            target: "this target".to_owned(),
-                            spec: jaq_network::LayerSpec::of(&layer).to_string(),
-                            bits: layer.bits,
-                            reason: format!("its {figure:?} is not known there").to_lowercase(),
-                        }
+                        ModelError::unsupported("this target", &(&layer).into(), &reason)
                     })?);
                 }
             }

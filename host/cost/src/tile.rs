@@ -9,10 +9,11 @@
 //! then memory and array work side by side (double buffering) or in turn, then the last output
 //! block is stored. Must not know: how mappings are searched.
 
-use jaq_shared::format::{LayerShape, Op};
+use jaq_shared::format::Op;
 use serde::Serialize;
 
 use crate::accelerator::{Dataflow, FinalBits, Precision, Tiled};
+use crate::workload::Workload;
 
 /// The loops over tiles, as indices and as bits of masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -55,22 +56,23 @@ pub struct Problem {
 
 impl Problem {
     /// Of a layer with weights; `None` for others.
-    pub fn of(layer: &LayerShape) -> Option<Problem> {
-        if !layer.op.has_weights() {
+    pub fn of(layer: &Workload) -> Option<Problem> {
+        if !layer.op().has_weights() {
             return None;
         }
-        let window = layer.op.window();
-        let depthwise = matches!(layer.op, Op::Depthwise(_));
-        let ic = if depthwise { 1 } else { u64::from(layer.input.c) };
+        let window = layer.op().window();
+        let depthwise = matches!(layer.op(), Op::Depthwise(_));
+        let [oh, ow, oc] = layer.output();
+        let ic = if depthwise { 1 } else { layer.input()[2] };
         Some(Problem {
-            size: [layer.output.h.into(), layer.output.w.into(), layer.output.c.into(), ic],
+            size: [oh, ow, oc, ic],
             kh: window.kh.into(),
             kw: window.kw.into(),
             stride: window.stride.into(),
             depthwise,
-            weight_bits: layer.bits.weight.get().into(),
-            input_bits: layer.bits.input.get().into(),
-            output_bits: layer.bits.output.get().into(),
+            weight_bits: layer.widths.weight.into(),
+            input_bits: layer.widths.input.into(),
+            output_bits: layer.widths.output.into(),
         })
     }
 

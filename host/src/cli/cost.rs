@@ -4,9 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use jaq_cost::{Cost, CostModel, Objective, Target};
+use jaq_cost::{Cost, LayerCost, Objective, Target, Widths, Workload};
 use jaq_network::{LayerSpec, Network, TrainedNetwork, reference};
-use jaq_shared::format::{LayerBits, LayerShape};
 use serde_json::{Value, json};
 
 use super::print_json;
@@ -25,9 +24,10 @@ pub struct CostCommand {
     /// network, or a JSON file that holds one.
     #[arg(long)]
     network: Option<String>,
-    /// Widths, for example W2A4; W8A8 for a layer and a reference network, else the network's own.
+    /// Widths, for example W2A4, or W7A8 where the target has them; W8A8 for a layer if left out,
+    /// a network's own for a network.
     #[arg(long)]
-    bits: Option<LayerBits>,
+    bits: Option<Widths>,
     /// What the best tiling is the best of: latency, energy, edp, edap.
     #[arg(long, default_value = "latency")]
     objective: Objective,
@@ -50,45 +50,30 @@ struct Row {
 impl CostCommand {
     pub fn run(self) -> Result<()> {
         let target = Target::load(&self.board, self.objective)?;
-        if let Some(spec) = &self.layer {
+        let Some(spec) = &self.layer else {
+            let network = self.network()?;
+            let (works, found) = target.price(&network, self.bits)?;
             let mut rows = Vec::new();
-            for layer in spec.shapes(self.bits.unwrap_or(W8A8)) {
-                rows.push(Row {
-                    name: String::new(),
-                    spec: LayerSpec::of(&layer).to_string(),
-                    bits: layer.bits.to_string(),
-                    cost: target.layer(&layer)?,
-                    explanation: self.explain(&target, &layer)?,
-                });
+            for layer in found.layers {
+                // The encoding of the input is no layer of the network.
+                let work = works.iter().find(|(name, _)| *name == layer.name);
+                let explanation = match work {
+                    Some((_, work)) if self.explain => Some(target.explain(work)?),
+                    _ => None,
+                };
+                let LayerCost { name, spec, bits, cost, .. } = layer;
+                rows.push(Row { name, spec, bits, cost, explanation });
             }
-            let total = match &rows[..] {
-                [row] => row.cost.clone(),
-                rows => rows
-                    .iter()
-                    .map(|row| row.cost.clone())
-                    .reduce(|a, b| a.plus(&b))
-                    .unwrap_or_else(Cost::zero),
-            };
-            return self.print(&target, &spec.to_string(), &total, &rows, rows.len() > 1);
-        }
-        let network = self.network()?;
-        let found = target.network(&network)?;
+            return self.print(&target, &network.name, &found.total, &rows, true);
+        };
+        let found = target.block(&Workload::block(spec, self.bits.unwrap_or(Widths::W8A8)))?;
         let mut rows = Vec::new();
-        for layer in found.layers {
-            // The encoding of the input is no layer of the network.
-            let index = network.layers.iter().position(|l| l.name == layer.name);
-            let explanation = match index {
-                Some(index) => self.explain(&target, &network.shape(index))?,
-                None => None,
-            };
-            let jaq_cost::LayerCost { name, spec, bits, cost, .. } = layer;
-            rows.push(Row { name, spec, bits, cost, explanation });
+        for (work, cost) in found.layers {
+            let explanation = self.explain.then(|| target.explain(&work)).transpose()?;
+            let (spec, bits) = (work.spec(), work.widths.to_string());
+            rows.push(Row { name: String::new(), spec, bits, cost, explanation });
         }
-        self.print(&target, &network.name, &found.total, &rows, true)
-    }
-
-    fn explain(&self, target: &Target, layer: &LayerShape) -> Result<Option<String>> {
-        Ok(self.explain.then(|| target.explain(layer)).transpose()?)
+        self.print(&target, &spec.to_string(), &found.total, &rows, rows.len() > 1)
     }
 
     fn network(&self) -> Result<Network> {
@@ -111,10 +96,7 @@ impl CostCommand {
             ),
         };
         network.validate()?;
-        Ok(match self.bits {
-            Some(bits) => network.with_uniform_bits(bits.weight, bits.input),
-            None => network,
-        })
+        Ok(network)
     }
 
     fn print(
@@ -173,9 +155,6 @@ impl CostCommand {
         Ok(())
     }
 }
-
-const W8A8: LayerBits =
-    LayerBits::uniform(jaq_shared::format::Bits::B8, jaq_shared::format::Bits::B8);
 
 /// The figures of `--json`; what the target does not have is null.
 fn figures(cost: &Cost) -> Value {

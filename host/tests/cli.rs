@@ -224,3 +224,28 @@ fn lists_are_json() {
         assert!(!json.as_array().unwrap().is_empty(), "{command}");
     }
 }
+
+#[test]
+fn layers_blocks_and_networks_are_priced() {
+    let cost = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&succeeds(&[&["cost", "--json", "--board"], arguments].concat()))
+            .unwrap()
+    };
+    let layer = cost(&["bitfusion", "--layer", "conv3x3:16x16x32-32", "--bits", "W2A8"]);
+    for key in ["cycles", "energy_pj", "area_mm2", "mappings_evaluated"] {
+        assert!(layer[key].as_f64().unwrap() > 0.0, "{key}: {layer}");
+    }
+    assert!(layer["mapping"]["tile"].is_array() && layer["bytes"]["memory"].is_u64());
+    assert_eq!(layer["provenance"], "predicted");
+    let network = cost(&["ethos-u55-128", "--network", "dscnn", "--bits", "W7A8"]);
+    let layers = network["layers"].as_array().unwrap();
+    let sum: f64 = layers.iter().map(|l| l["cycles"].as_f64().unwrap()).sum();
+    assert_eq!(network["cycles"].as_f64().unwrap(), sum);
+    assert_eq!(layers[1]["bits"], "W7A8");
+    let board = cost(&["stm32h7", "--layer", "dw3x3:16x16x64+pw:16x16x64-64", "--bits", "W2A4"]);
+    assert!(board["instructions"].as_f64().unwrap() > 0.0);
+    assert!(board["cycles_low"].as_f64() < board["cycles_high"].as_f64());
+    assert_eq!(board["layers"].as_array().unwrap().len(), 2);
+    let message = fails(&["cost", "--board", "stm32h7", "--layer", "pw:4x4x8-8", "--bits", "W5A8"]);
+    assert!(message.contains("stm32h7") && message.contains("2, 3, 4 and 8"), "{message}");
+}

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::TableError;
 use crate::tile::Mapping;
-use crate::workload::{Widths, Workload};
+use crate::workload::{NO_KERNEL, Widths, Workload};
 
 /// A figure with the range it is expected in.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -179,11 +179,7 @@ pub trait CostModel {
     fn workload(&self, work: &Workload) -> Result<Cost, ModelError> {
         match work.shape() {
             Some(layer) => self.layer(&layer),
-            None => Err(ModelError::unsupported(
-                "the target",
-                work,
-                "kernels exist for widths of 2, 3, 4 and 8 bits",
-            )),
+            None => Err(ModelError::unsupported("the target", work, NO_KERNEL)),
         }
     }
 

@@ -11,6 +11,7 @@ use jaq_shared::kernels::{self, Isa, KernelId};
 use crate::calibrate::{Subject, features, usual_kernel};
 use crate::cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
 use crate::table::{CostTable, ENCODE};
+use crate::workload::{NO_KERNEL, Workload};
 use crate::{Mcu, TableError};
 
 /// A board with its cost table.
@@ -97,6 +98,13 @@ impl McuModel {
 }
 
 impl CostModel for McuModel {
+    fn workload(&self, work: &Workload) -> Result<Cost, ModelError> {
+        let layer = work
+            .shape()
+            .ok_or_else(|| ModelError::unsupported(&self.board.name, work, NO_KERNEL))?;
+        self.layer(&layer)
+    }
+
     fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {
         self.layer_on(layer, self.usual(layer)?)
     }

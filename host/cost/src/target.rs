@@ -15,7 +15,7 @@ use crate::cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost}
 use crate::ethos::EthosU55;
 use crate::mcu::McuModel;
 use crate::tile::{OPERANDS, Prices, Problem};
-use crate::workload::{Widths, Workload};
+use crate::workload::{NO_KERNEL, Widths, Workload};
 
 /// A target that layers can be priced on.
 #[derive(Clone, Debug)]
@@ -161,9 +161,6 @@ pub struct BlockCost {
     pub total: Cost,
     pub layers: Vec<(Workload, Cost)>,
 }
-
-/// What microcontrollers say to widths of other than the packed format.
-const NO_KERNEL: &str = "kernels exist for widths of 2, 3, 4 and 8 bits";
 
 impl CostModel for Target {
     fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {

@@ -76,6 +76,9 @@ impl TryFrom<Widths> for LayerBits {
     }
 }
 
+/// What processors say to widths of other than the packed format.
+pub(crate) const NO_KERNEL: &str = "kernels exist for widths of 2, 3, 4 and 8 bits";
+
 /// A layer of any width. `geometry.bits` has no meaning here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Workload {

@@ -78,6 +78,8 @@ pub enum Precision {
 pub enum Dataflow {
     WeightStationary,
     OutputStationary,
+    /// Rows of the array are rows of the filter, columns are rows of outputs.
+    RowStationary,
 }
 
 /// A buffer of one or more operands.
@@ -88,6 +90,12 @@ pub struct Buffer {
     pub operands: Vec<String>,
     pub bytes: u64,
     pub port_bits: u32,
+    /// Picojoules a bit, where a source tells; else by the SRAM sweep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pj_per_bit: Option<f64>,
+    /// Square millimetres, where a source tells; else by the SRAM sweep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub area_mm2: Option<f64>,
 }
 
 /// Memory outside of the chip.
@@ -97,6 +105,9 @@ pub struct Buffer {
 pub struct OffChip {
     pub bits_per_cycle: u64,
     pub pj_per_bit: f64,
+    /// Where writing costs another energy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_pj_per_bit: Option<f64>,
 }
 
 /// How outputs are kept.
@@ -151,7 +162,7 @@ pub enum TileSizes {
 pub enum Residency {
     /// The largest that fits.
     Largest,
-    /// Any that fits.
+    /// Any that fits and that saves traffic against the next smaller one.
     Free,
 }
 
@@ -183,6 +194,10 @@ impl Tiled {
         }
         if !(1..=16).contains(&array.operand_bits) {
             return fail("array.operand_bits", "must be 1 to 16");
+        }
+        let composed = [2, 4, 8, 16].contains(&array.operand_bits);
+        if array.precision == Precision::Fusion && !composed {
+            return fail("array.operand_bits", "must be 2, 4, 8 or 16 where widths are composed");
         }
         if array.pipeline_cycles > 1 << 20 {
             return fail("array.pipeline_cycles", "must be at most 1048576");
@@ -247,11 +262,24 @@ impl Tiled {
             (self.array.rows * self.array.columns) as f64 * self.array.mac_um2 * 1e-6;
         let mut srams = Vec::new();
         for buffer in &self.buffer {
-            let sram = Sram::new(self.node_um, buffer.bytes, buffer.port_bits)?;
-            area_mm2 += sram.area_mm2;
-            srams.push((sram.read_pj_per_bit + sram.write_pj_per_bit) / 2.0);
+            let (pj, area) = match (buffer.pj_per_bit, buffer.area_mm2) {
+                (Some(pj), Some(area)) => (pj, area),
+                (pj, area) => {
+                    let sram = Sram::new(self.node_um, buffer.bytes, buffer.port_bits)?;
+                    let mean = (sram.read_pj_per_bit + sram.write_pj_per_bit) / 2.0;
+                    (pj.unwrap_or(mean), area.unwrap_or(sram.area_mm2))
+                }
+            };
+            area_mm2 += area;
+            srams.push(pj);
         }
-        let buffer = self.buffer_of().map(|i| srams[i]);
-        Ok(Prices { memory: self.memory.pj_per_bit, buffer, mac: self.array.mac_pj, area_mm2 })
+        let memory = self.memory.pj_per_bit;
+        Ok(Prices {
+            memory,
+            memory_written: self.memory.written_pj_per_bit.unwrap_or(memory),
+            buffer: self.buffer_of().map(|i| srams[i]),
+            mac: self.array.mac_pj,
+            area_mm2,
+        })
     }
 }

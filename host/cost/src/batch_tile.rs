@@ -2,24 +2,18 @@
 //!
 //! The space is (tile sizes x modes) x plans. A *plan* is what a loop order and the places of the
 //! operands come down to: which loops each operand's block covers, and which loops make it come
-//! again; orders that come down to the same are evaluated once. Tile sizes stand in lanes, as
-//! structure of arrays: a plan is evaluated for `LANES` tile sizes by plain arithmetic on slices,
-//! which the compiler turns into SIMD code. Lanes are sorted by a lower bound; the search ends when
-//! no later lane can win. The winner is evaluated again by the closed form and must agree.
+//! again; orders that come down to the same are evaluated once. Tilings stand side by side in
+//! [`crate::lanes`]. They are sorted by a lower bound of their cost; the search ends when no later
+//! one can win. The winner is evaluated again by the closed form.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::{Residency, TileSizes, Tiled};
-use crate::tile::{
-    Dim, Evaluation, Mapping, Mode, Prices, Problem, Tiles, final_bits, mac_energy, masks,
-    operand_bits, output_traffic,
-};
-
-/// Tile sizes evaluated side by side.
-const LANES: usize = 64;
+use crate::lanes::{Context, LANES, Lanes, Plan, ceil, plans};
+use crate::tile::{Along, Dim, Evaluation, Mapping, Mode, Prices, Problem, Tiles};
 
 /// What the best mapping is the best of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -74,82 +68,20 @@ pub struct Best {
     pub mappings: u64,
 }
 
-/// Which loops each operand's block covers, which make it come again, and which it would cover one
-/// level further out (`usize::MAX` at the outermost).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Plan {
-    covered: [usize; 3],
-    again: [usize; 3],
-    next: [usize; 3],
-    double_buffered: bool,
-    order: [usize; 4],
-    level: [usize; 3],
-}
-
-/// All loop orders.
-pub(crate) fn orders() -> Vec<[Dim; 4]> {
-    let mut all = Vec::new();
-    for a in Dim::ALL {
-        for b in Dim::ALL.into_iter().filter(|&b| b != a) {
-            for c in Dim::ALL.into_iter().filter(|&c| c != a && c != b) {
-                let d = Dim::ALL.into_iter().find(|&d| d != a && d != b && d != c);
-                all.extend(d.map(|d| [a, b, c, d]));
-            }
-        }
-    }
-    all
-}
-
-/// The distinct plans of all orders and levels for operands that depend on the given loops.
-fn plans(relevant: [usize; 3], space: &crate::accelerator::MappingSpace) -> Vec<Plan> {
-    let mut seen = BTreeSet::new();
-    let mut plans = Vec::new();
-    let largest = space.residency == Residency::Largest;
-    for order in orders() {
-        let place = |operand: usize, level: usize| {
-            let (covered, again) = masks(&order, level, relevant[operand], 0);
-            let next = match level {
-                4 => usize::MAX,
-                _ if largest => {
-                    masks(&order, level + 1, relevant[operand], 0).0 & relevant[operand]
-                }
-                _ => usize::MAX,
-            };
-            (covered & relevant[operand], again, next)
-        };
-        for code in 0..125 {
-            let level = [code / 25, code / 5 % 5, code % 5];
-            let places: [_; 3] = std::array::from_fn(|x| place(x, level[x]));
-            if seen.insert(places) {
-                for double_buffered in [true, false] {
-                    if !double_buffered && space.double_buffered {
-                        continue;
-                    }
-                    plans.push(Plan {
-                        covered: places.map(|p| p.0),
-                        again: places.map(|p| p.1),
-                        next: places.map(|p| p.2),
-                        double_buffered,
-                        order: order.map(|d| d as usize),
-                        level,
-                    });
-                }
-            }
-        }
-    }
-    plans
-}
+/// The plans of each set of loops that go round more than once.
+type Plans = [Vec<Plan>; 16];
 
 /// Plans depend on little: made once.
-fn cached_plans(problem: &Problem, array: &Tiled) -> &'static [Plan] {
+fn cached_plans(problem: &Problem, array: &Tiled) -> Arc<Plans> {
     type Key = ([usize; 3], bool, bool);
-    static CACHE: OnceLock<Mutex<HashMap<Key, &'static [Plan]>>> = OnceLock::new();
+    static CACHE: OnceLock<Mutex<HashMap<Key, Arc<Plans>>>> = OnceLock::new();
     let space = &array.mapping;
-    let key = (problem.relevant(), space.residency == Residency::Largest, space.double_buffered);
+    let relevant = problem.relevant();
+    let key = (relevant, space.residency == Residency::Largest, space.double_buffered);
     let cache = CACHE.get_or_init(Mutex::default);
-    let mut cache = cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // Leaked on purpose: there are at most eight keys.
-    cache.entry(key).or_insert_with(|| plans(key.0, space).leak())
+    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let make = || Arc::new(std::array::from_fn(|active| plans(relevant, active, space)));
+    cache.entry(key).or_insert_with(make).clone()
 }
 
 /// Tile sizes along a loop.
@@ -168,221 +100,140 @@ pub(crate) fn sizes(size: u64, rule: TileSizes) -> Vec<u64> {
     }
 }
 
-/// Every combination of tile sizes and mode.
-pub(crate) fn tilings(problem: &Problem, array: &Tiled) -> Vec<([u64; 4], Mode)> {
-    let rule = array.mapping.tiles;
-    let along: [Vec<u64>; 4] = std::array::from_fn(|d| sizes(problem.size[d], rule));
-    let modes = Mode::of(array, problem);
-    let mut all = Vec::new();
-    for &oh in &along[0] {
-        for &ow in &along[1] {
-            // A side that is already whole counts as square with any larger one.
-            let square = oh == ow || oh.min(ow) == problem.size[usize::from(ow < oh)];
-            if rule == TileSizes::SquarePowersOfTwo && !square {
-                continue;
-            }
-            for &oc in &along[2] {
-                for &ic in &along[3] {
-                    all.extend(modes.iter().map(|&mode| ([oh, ow, oc, ic], mode)));
-                }
-            }
-        }
-    }
-    all
-}
-
-/// A tiling with what bounds its cost from below.
-struct Candidate {
-    tile: [u64; 4],
-    mode: Mode,
-    tiles: Tiles,
-    bound: (f64, f64),
-}
-
-/// The array's constants as the lanes want them.
-struct Context<'a> {
+/// The tile sizes of a problem along every loop; those of input channels depend on the mode.
+struct Tilings<'a> {
+    problem: &'a Problem,
     array: &'a Tiled,
-    bits: [u64; 3],
-    accumulator: f64,
-    final_bits: f64,
-    initial: f64,
-    width: f64,
-    pipeline: f64,
-    capacity: Vec<f64>,
-    buffer_of: [usize; 3],
-    /// Picojoules a bit of memory traffic of each operand, its buffer included.
-    traffic_pj: [f64; 3],
+    modes: Vec<Mode>,
+    outer: [Vec<Along>; 3],
+    inner: Vec<Vec<Along>>,
 }
 
-impl Context<'_> {
-    fn new<'a>(problem: &Problem, array: &'a Tiled, prices: &Prices) -> Context<'a> {
-        Context {
-            array,
-            bits: operand_bits(problem, array),
-            accumulator: f64::from(array.outputs.accumulator_bits),
-            final_bits: final_bits(problem, array) as f64,
-            initial: if array.outputs.initial_read { 1.0 } else { 0.0 },
-            width: array.memory.bits_per_cycle as f64,
-            pipeline: array.array.pipeline_cycles as f64,
-            capacity: array.buffer.iter().map(|b| (b.bytes * 8) as f64).collect(),
-            buffer_of: array.buffer_of(),
-            traffic_pj: prices.buffer.map(|pj| pj + prices.memory),
-        }
-    }
-}
+/// Indices of a tiling's sizes, and of its mode.
+type At = [u16; 5];
 
-/// Smallest integer of at least `x`, for `0 <= x < 2^51`: adding 2^52 rounds to the nearest, in
-/// code that vectorizes on every x86-64 (rounding instructions came later).
-#[inline(always)]
-fn ceil(x: f64) -> f64 {
-    const SHIFT: f64 = (1u64 << 52) as f64;
-    let rounded = (x + SHIFT) - SHIFT;
-    if rounded < x { rounded + 1.0 } else { rounded }
-}
-
-type Lane = [f64; LANES];
-
-/// Tile sizes side by side. Blocks in bits by mask, trips by mask.
-struct Lanes {
-    block: [[Lane; 16]; 3],
-    last: [Lane; 16],
-    trips: [Lane; 16],
-    compute: Lane,
-    fixed_pj: Lane,
-    valid: usize,
-}
-
-impl Lanes {
-    fn new() -> Box<Lanes> {
-        Box::new(Lanes {
-            block: [[[0.0; LANES]; 16]; 3],
-            last: [[0.0; LANES]; 16],
-            trips: [[0.0; LANES]; 16],
-            compute: [0.0; LANES],
-            fixed_pj: [0.0; LANES],
-            valid: 0,
-        })
+impl<'a> Tilings<'a> {
+    fn new(problem: &'a Problem, array: &'a Tiled) -> Tilings<'a> {
+        let modes = Mode::of(array, problem);
+        let rule = array.mapping.tiles;
+        let cut = |dim: Dim, mode: Mode| -> Vec<Along> {
+            let sizes = sizes(problem.size[dim as usize], rule).into_iter();
+            sizes.map(|tile| Along::new(problem, array, dim, tile, mode)).collect()
+        };
+        let outer = [Dim::Oh, Dim::Ow, Dim::Oc].map(|dim| cut(dim, modes[0]));
+        let inner = modes.iter().map(|&mode| cut(Dim::Ic, mode)).collect();
+        Tilings { problem, array, modes, outer, inner }
     }
 
-    fn load(&mut self, chunk: &[Candidate], context: &Context, mac_pj: f64, prices: &Prices) {
-        self.valid = chunk.len();
-        for (lane, candidate) in chunk.iter().enumerate() {
-            let tiles = &candidate.tiles;
-            for mask in 0..16 {
-                for operand in 0..3 {
-                    let bits = tiles.block(operand, mask) * context.bits[operand];
-                    self.block[operand][mask][lane] = bits as f64;
+    /// Calls `visit` with every combination of sizes and mode.
+    fn visit(&self, mut visit: impl FnMut(At, [&Along; 4])) {
+        let square = self.array.mapping.tiles == TileSizes::SquarePowersOfTwo;
+        for (h, oh) in self.outer[0].iter().enumerate() {
+            for (w, ow) in self.outer[1].iter().enumerate() {
+                // A side that is already whole counts as square with any larger one.
+                let (a, b) = (oh.tile, ow.tile);
+                let whole = self.problem.size[usize::from(b < a)];
+                if square && a != b && a.min(b) != whole {
+                    continue;
                 }
-                self.last[mask][lane] = tiles.last_output(mask) as f64 * context.final_bits;
-                self.trips[mask][lane] = tiles.trips(mask) as f64;
-            }
-            self.compute[lane] = tiles.compute_cycles as f64;
-            let array: f64 = (0..3).map(|x| tiles.array_bits[x] as f64 * prices.buffer[x]).sum();
-            self.fixed_pj[lane] = array + mac_pj;
-        }
-    }
-
-    /// Cycles and picojoules of one plan in every lane; infinite where it does not fit.
-    fn evaluate(&self, plan: &Plan, context: &Context, cycles: &mut Lane, energy: &mut Lane) {
-        let block: [&Lane; 3] = std::array::from_fn(|x| &self.block[x][plan.covered[x]]);
-        let all: [&Lane; 3] = std::array::from_fn(|x| &self.block[x][15]);
-        let again: [&Lane; 3] = std::array::from_fn(|x| &self.trips[plan.again[x]]);
-        let last = &self.last[plan.covered[2]];
-        let copies = if plan.double_buffered { 2.0 } else { 1.0 };
-        let inverse = 1.0 / context.accumulator;
-        for i in 0..LANES {
-            let partial = all[2][i] * (again[2][i] - 1.0);
-            let read = partial + all[2][i] * context.initial;
-            let written = partial + all[2][i] * inverse * context.final_bits;
-            let (weights, inputs) = (all[0][i] * again[0][i], all[1][i] * again[1][i]);
-            let total = weights + inputs + read + written;
-            let fill = block[0][i] + block[1][i] + block[2][i] * context.initial;
-            let middle = ceil((total - fill - last[i]) / context.width);
-            let exposed =
-                if plan.double_buffered { (middle - self.compute[i]).max(0.0) } else { middle };
-            cycles[i] = self.compute[i]
-                + exposed
-                + ceil(fill / context.width)
-                + ceil(last[i] / context.width)
-                + context.pipeline;
-            energy[i] = self.fixed_pj[i]
-                + weights * context.traffic_pj[0]
-                + inputs * context.traffic_pj[1]
-                + (read + written) * context.traffic_pj[2];
-        }
-        for (b, capacity) in context.capacity.iter().enumerate() {
-            let held = |x: usize| if context.buffer_of[x] == b { 1.0 } else { 0.0 };
-            let held = [held(0), held(1), held(2)];
-            for i in 0..LANES {
-                let used = held[0] * block[0][i] + held[1] * block[1][i] + held[2] * block[2][i];
-                if used * copies > *capacity {
-                    cycles[i] = f64::INFINITY;
-                }
-            }
-        }
-        for x in 0..3 {
-            // The largest block is asked for, and this one could grow.
-            if plan.next[x] != usize::MAX {
-                let (next, capacity) =
-                    (&self.block[x][plan.next[x]], context.capacity[context.buffer_of[x]]);
-                for i in 0..LANES {
-                    if next[i] * copies <= capacity {
-                        cycles[i] = f64::INFINITY;
+                for (k, oc) in self.outer[2].iter().enumerate() {
+                    for (m, inner) in self.inner.iter().enumerate() {
+                        for (c, ic) in inner.iter().enumerate() {
+                            visit([h, w, k, c, m].map(|i| i as u16), [oh, ow, oc, ic]);
+                        }
                     }
                 }
             }
         }
     }
+
+    fn along(&self, at: At) -> [&Along; 4] {
+        let [h, w, k, c, m] = at.map(usize::from);
+        [&self.outer[0][h], &self.outer[1][w], &self.outer[2][k], &self.inner[m][c]]
+    }
+
+    fn mode(&self, at: At) -> Mode {
+        self.modes[usize::from(at[4])]
+    }
+
+    fn tiles(&self, at: At) -> Tiles {
+        Tiles::of(self.problem, self.array, self.mode(at), self.along(at))
+    }
 }
 
-/// Tilings with their bounds, those that cannot fit left out.
-fn candidates(
-    problem: &Problem,
-    context: &Context,
-    prices: &Prices,
-    objective: Objective,
-) -> (Vec<Candidate>, u64) {
+/// Every combination of tile sizes and mode.
+#[cfg(test)]
+pub(crate) fn tilings(problem: &Problem, array: &Tiled) -> Vec<([u64; 4], Mode)> {
+    let space = Tilings::new(problem, array);
+    let mut all = Vec::new();
+    space.visit(|at, along| all.push((along.map(|a| a.tile), space.mode(at))));
+    all
+}
+
+/// Loops that go round more than once.
+fn active(along: &[&Along; 4]) -> usize {
+    (0..4).filter(|&d| along[d].count > 1).map(|d| 1 << d).sum()
+}
+
+/// Least cycles and energy a tiling can have, or `None` where its smallest blocks do not fit.
+fn bound(tiles: &Tiles, context: &Context) -> Option<(f64, f64)> {
     let array = context.array;
     let copies = if array.mapping.double_buffered { 2 } else { 1 };
-    let tilings = tilings(problem, array);
-    let count = tilings.len() as u64;
-    let mac = mac_energy(problem, array, prices);
-    let mut kept: Vec<Candidate> = tilings
-        .into_iter()
-        .filter_map(|(tile, mode)| {
-            let tiles = Tiles::new(problem, array, &tile, mode);
-            let block: [u64; 3] =
-                std::array::from_fn(|x| tiles.block(x, 0) * context.bits[x] * copies);
-            if !array.fits(&block, false) {
-                return None;
-            }
-            let (weights, inputs) =
-                (tiles.block(0, 15) * context.bits[0], tiles.block(1, 15) * context.bits[1]);
-            let (read, written) = output_traffic(problem, array, tiles.block(2, 15), 1);
-            let traffic = (weights + inputs + read + written) as f64;
-            let cycles = (tiles.compute_cycles as f64).max(traffic / context.width);
-            let pj = |x: usize| tiles.array_bits[x] as f64 * prices.buffer[x];
-            let energy = mac
-                + (0..3).map(pj).sum::<f64>()
-                + weights as f64 * context.traffic_pj[0]
-                + inputs as f64 * context.traffic_pj[1]
-                + (read + written) as f64 * context.traffic_pj[2];
-            let bound = objective.value(cycles, energy);
-            Some(Candidate { tile, mode, tiles, bound })
-        })
-        .collect();
-    kept.sort_by(|a, b| a.bound.partial_cmp(&b.bound).unwrap_or(std::cmp::Ordering::Equal));
-    (kept, count)
+    let block: [u64; 3] = std::array::from_fn(|x| tiles.block(x, 0) * context.bits[x]);
+    if !array.fits(&block.map(|bits| bits * copies), false) {
+        return None;
+    }
+    let all = |x: usize| (tiles.block(x, 15) * context.bits[x]) as f64;
+    let read = all(2) * context.initial;
+    let written = tiles.block(2, 15) as f64 * context.final_bits;
+    let traffic = [all(0), all(1), read, written];
+    let memory = ceil(traffic.iter().sum::<f64>() / context.width);
+    let fill = (block[0] + block[1]) as f64 + block[2] as f64 * context.initial;
+    let last = tiles.last_output(0) as f64 * context.final_bits;
+    let ends = ceil(fill / context.width) + ceil(last / context.width);
+    let cycles = (tiles.compute_cycles as f64 + ends).max(memory) + context.pipeline;
+    let array = |x: usize| tiles.array_bits[x] as f64 * context.buffer_pj[x];
+    let moved: f64 = (0..4).map(|i| traffic[i] * context.traffic_pj[i]).sum();
+    Some((cycles, array(0) + array(1) + array(2) + context.mac_pj + moved))
 }
 
-fn mapping(candidate: &Candidate, plan: &Plan) -> Mapping {
-    Mapping {
-        tile: candidate.tile,
-        order: plan.order.map(|d| Dim::ALL[d]),
-        level: plan.level,
-        mode: candidate.mode,
-        double_buffered: plan.double_buffered,
+/// A tiling with the least its cost can be.
+#[derive(Clone, Copy)]
+struct Candidate {
+    bound: f64,
+    at: At,
+}
+
+/// Value, tiling, its active loops and the plan of the best so far.
+type Winner = Option<((f64, f64), At, usize, usize)>;
+
+/// Calls `evaluated` with the cycles and energies of every plan of the candidates, which all have
+/// the same active loops.
+fn evaluate(
+    space: &Tilings,
+    context: &Context,
+    plans: &[Plan],
+    lanes: &mut Lanes,
+    chunk: &[Candidate],
+    mut evaluated: impl FnMut(usize, &[f64], &[f64]),
+) {
+    for (lane, candidate) in chunk.iter().enumerate() {
+        lanes.load(lane, &space.tiles(candidate.at), context);
     }
+    let (mut cycles, mut energy) = ([0.0; LANES], [0.0; LANES]);
+    for (p, plan) in plans.iter().enumerate() {
+        lanes.evaluate(plan, context, &mut cycles, &mut energy);
+        evaluated(p, &cycles[..chunk.len()], &energy[..chunk.len()]);
+    }
+}
+
+/// How much of the space is evaluated; the result is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pruning {
+    /// What a lower bound does not exclude.
+    Bounds,
+    /// Every mapping.
+    None,
 }
 
 /// The best mapping of `problem`, or `None` where not even single-element tiles fit the buffers.
@@ -392,71 +243,117 @@ pub fn best(
     prices: &Prices,
     objective: Objective,
 ) -> Option<Best> {
+    search(problem, array, prices, objective, Pruning::Bounds)
+}
+
+/// [`best`] with a choice of how much is evaluated.
+pub fn search(
+    problem: &Problem,
+    array: &Tiled,
+    prices: &Prices,
+    objective: Objective,
+    pruning: Pruning,
+) -> Option<Best> {
     let context = Context::new(problem, array, prices);
-    let (kept, tilings) = candidates(problem, &context, prices, objective);
-    let plans = cached_plans(problem, array);
-    let mac = mac_energy(problem, array, prices);
-    let mut lanes = Lanes::new();
-    let (mut cycles, mut energy) = ([0.0; LANES], [0.0; LANES]);
-    let mut winner: Option<((f64, f64), usize, usize)> = None;
-    let mut evaluated = 0;
-    for (c, chunk) in kept.chunks(LANES).enumerate() {
-        if winner.is_some_and(|(value, _, _)| chunk[0].bound.0 > value.0) {
-            break;
+    let all_plans = cached_plans(problem, array);
+    let space = Tilings::new(problem, array);
+    let mut mappings = 0;
+    let mut by_active: [Vec<Candidate>; 16] = Default::default();
+    space.visit(|at, along| {
+        let active = active(&along);
+        mappings += all_plans[active].len() as u64;
+        let tiles = Tiles::of(problem, array, space.mode(at), along);
+        if let Some((cycles, energy)) = bound(&tiles, &context) {
+            let bound = objective.value(cycles, energy).0;
+            by_active[active].push(Candidate { bound, at });
         }
-        lanes.load(chunk, &context, mac, prices);
-        evaluated += (chunk.len() * plans.len()) as u64;
-        for (p, plan) in plans.iter().enumerate() {
-            lanes.evaluate(plan, &context, &mut cycles, &mut energy);
-            for i in 0..lanes.valid {
-                if cycles[i] == f64::INFINITY {
-                    continue;
-                }
-                let value = objective.value(cycles[i], energy[i]);
-                if winner.is_none_or(|(best, _, _)| value < best) {
-                    winner = Some((value, c * LANES + i, p));
+    });
+    let mut lanes = Lanes::new();
+    let mut winner: Winner = None;
+    let mut evaluations = 0;
+    let mut run = |active: usize, chunk: &[Candidate], winner: &mut Winner| {
+        let plans = &all_plans[active];
+        evaluations += (chunk.len() * plans.len()) as u64;
+        evaluate(&space, &context, plans, &mut lanes, chunk, |p, cycles, energy| {
+            for (i, (&cycles, &energy)) in cycles.iter().zip(energy).enumerate() {
+                let value = objective.value(cycles, energy);
+                if cycles < f64::INFINITY && winner.is_none_or(|(best, ..)| value < best) {
+                    *winner = Some((value, chunk[i].at, active, p));
                 }
             }
+        });
+    };
+    let limit = |winner: &Winner| match pruning {
+        Pruning::Bounds => winner.map_or(f64::INFINITY, |(value, ..)| value.0),
+        Pruning::None => f64::INFINITY,
+    };
+    // The most promising tilings of every set of loops first: most others cannot win after them.
+    for (active, candidates) in by_active.iter_mut().enumerate() {
+        if candidates.len() > LANES {
+            let order = |a: &Candidate, b: &Candidate| a.bound.total_cmp(&b.bound);
+            candidates.select_nth_unstable_by(LANES - 1, order);
+        }
+        let least = candidates.iter().map(|c| c.bound).fold(f64::INFINITY, f64::min);
+        if !candidates.is_empty() && least <= limit(&winner) {
+            run(active, &candidates[..candidates.len().min(LANES)], &mut winner);
         }
     }
-    let (_, candidate, plan) = winner?;
-    let mapping = mapping(&kept[candidate], &plans[plan]);
+    for (active, candidates) in by_active.iter_mut().enumerate() {
+        let mut left = candidates.split_off(candidates.len().min(LANES));
+        left.retain(|candidate| candidate.bound <= limit(&winner));
+        left.sort_unstable_by(|a, b| a.bound.total_cmp(&b.bound));
+        for chunk in left.chunks(LANES) {
+            if chunk[0].bound > limit(&winner) {
+                break;
+            }
+            run(active, chunk, &mut winner);
+        }
+    }
+    let (_, at, active, plan) = winner?;
+    let mapping = mapping(&space, &context, at, &all_plans[active][plan]);
     let evaluation = mapping.evaluate(problem, array, prices)?;
-    let mappings = tilings * plans.len() as u64;
-    Some(Best { mapping, evaluation, mappings_evaluated: evaluated, mappings })
+    Some(Best { mapping, evaluation, mappings_evaluated: evaluations, mappings })
+}
+
+fn mapping(space: &Tilings, context: &Context, at: At, plan: &Plan) -> Mapping {
+    let tile = space.along(at).map(|a| a.tile);
+    plan.mapping(tile, space.mode(at), &space.tiles(at), context)
 }
 
 /// Mappings that no other beats in both cycles and energy, by rising cycles.
 pub fn pareto(problem: &Problem, array: &Tiled, prices: &Prices) -> Vec<(Mapping, Evaluation)> {
     let context = Context::new(problem, array, prices);
-    let (kept, _) = candidates(problem, &context, prices, Objective::Latency);
-    let plans = cached_plans(problem, array);
-    let mac = mac_energy(problem, array, prices);
+    let all_plans = cached_plans(problem, array);
+    let space = Tilings::new(problem, array);
+    let mut by_active: [Vec<Candidate>; 16] = Default::default();
+    space.visit(|at, along| {
+        let active = active(&along);
+        by_active[active].push(Candidate { bound: 0.0, at });
+    });
     let mut lanes = Lanes::new();
-    let (mut cycles, mut energy) = ([0.0; LANES], [0.0; LANES]);
     // Cycles and energy, both strictly monotone along the list.
-    let mut front: Vec<(f64, f64, usize, usize)> = Vec::new();
-    for (c, chunk) in kept.chunks(LANES).enumerate() {
-        lanes.load(chunk, &context, mac, prices);
-        for (p, plan) in plans.iter().enumerate() {
-            lanes.evaluate(plan, &context, &mut cycles, &mut energy);
-            for i in (0..lanes.valid).filter(|&i| cycles[i] < f64::INFINITY) {
-                let (t, e) = (cycles[i], energy[i]);
-                let at = front.partition_point(|f| f.0 <= t);
-                if at > 0 && front[at - 1].1 <= e {
-                    continue;
+    let mut front: Vec<(f64, f64, At, usize, usize)> = Vec::new();
+    for (active, candidates) in by_active.iter().enumerate() {
+        for chunk in candidates.chunks(LANES) {
+            let plans = &all_plans[active];
+            evaluate(&space, &context, plans, &mut lanes, chunk, |p, cycles, energy| {
+                for (i, (&t, &e)) in cycles.iter().zip(energy).enumerate() {
+                    let after = front.partition_point(|f| f.0 <= t);
+                    if t == f64::INFINITY || (after > 0 && front[after - 1].1 <= e) {
+                        continue;
+                    }
+                    // Drops an equal in cycles and all that are slower and not cheaper.
+                    let start = front.partition_point(|f| f.0 < t);
+                    let end = start + front[start..].iter().take_while(|f| f.1 >= e).count();
+                    front.splice(start..end, [(t, e, chunk[i].at, active, p)]);
                 }
-                // Drops an equal in cycles and all that are slower and not cheaper.
-                let start = front.partition_point(|f| f.0 < t);
-                let end = start + front[start..].iter().take_while(|f| f.1 >= e).count();
-                front.splice(start..end, [(t, e, c * LANES + i, p)]);
-            }
+            });
         }
     }
     front
         .into_iter()
-        .filter_map(|(_, _, candidate, plan)| {
-            let mapping = mapping(&kept[candidate], &plans[plan]);
+        .filter_map(|(_, _, at, active, plan)| {
+            let mapping = mapping(&space, &context, at, &all_plans[active][plan]);
             mapping.evaluate(problem, array, prices).map(|evaluation| (mapping, evaluation))
         })
         .collect()

@@ -10,6 +10,7 @@ pub mod calibrate;
 mod cost;
 mod ethos;
 pub mod fit;
+mod lanes;
 mod limits;
 mod mcu;
 pub mod planner;

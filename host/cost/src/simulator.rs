@@ -5,7 +5,7 @@
 //! every tile that crosses the memory port, and then steps the two engines, memory and array,
 //! cycle by cycle. It shares no formula with the closed form; only the meaning of a mapping. Slow.
 
-use crate::accelerator::Tiled;
+use crate::accelerator::{Dataflow, Tiled};
 use crate::tile::{Dim, Evaluation, Mapping, Problem, final_bits};
 
 /// Counts of a walk, in bits and cycles. Energy is not the simulator's.
@@ -121,12 +121,23 @@ pub fn walk(problem: &Problem, array: &Tiled, mapping: &Mapping) -> Walk {
             }
             stores.push((name, bits));
         }
+        let [h, w, oc, ic] = [0, 1, 2, 3].map(|d| size_at(d, at[d]));
+        if array.array.dataflow == Dataflow::RowStationary {
+            // The array: rows of outputs on its columns, several filters on its rows; a tap of a
+            // row of every pixel a cycle. Filters taller than the array go in parts.
+            for _strip in 0..h.div_ceil(array.array.columns) {
+                for _part in 0..problem.kh.div_ceil(array.array.rows) {
+                    let filters = (array.array.rows / problem.kh).max(1);
+                    found.compute_cycles +=
+                        w * problem.kw * ic.div_ceil(factor) * oc.div_ceil(filters) * slow;
+                }
+            }
+            continue;
+        }
         // The array: one vector of every tap and pixel a cycle.
-        for _pixel in 0..size_at(0, at[0]) * size_at(1, at[1]) {
+        for _pixel in 0..h * w {
             for _tap in 0..problem.kh * problem.kw {
-                found.compute_cycles += size_at(2, at[2]).div_ceil(array.array.columns)
-                    * size_at(3, at[3]).div_ceil(rows)
-                    * slow;
+                found.compute_cycles += oc.div_ceil(array.array.columns) * ic.div_ceil(rows) * slow;
             }
         }
     }

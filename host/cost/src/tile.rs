@@ -89,6 +89,10 @@ impl Problem {
     }
 }
 
+/// Filters that a processing element keeps for one row of inputs: 16 in every layer of Chen et
+/// al., Eyeriss, JSSC 2017, table of mapping parameters.
+const ROW_FILTERS: u64 = 16;
+
 /// A width of operands at which the array is operated; at least that of the operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[allow(missing_docs)]
@@ -98,12 +102,15 @@ pub struct Mode {
 }
 
 impl Mode {
-    /// Every mode that can run the problem, the narrowest first.
+    /// Every mode that can run the problem, the narrowest first. Operands no wider than the array
+    /// are never operated wider than it: that takes more cycles for nothing.
     pub fn of(array: &Tiled, problem: &Problem) -> Vec<Mode> {
+        let native = u64::from(array.array.operand_bits);
         let widths = |bits: u64| -> Vec<u64> {
+            let useful = |w: u64| w >= bits && (w <= native || bits > native);
             match array.array.precision {
                 Precision::Fixed => vec![bits],
-                Precision::Fusion => [2, 4, 8, 16].into_iter().filter(|&w| w >= bits).collect(),
+                Precision::Fusion => [2, 4, 8, 16].into_iter().filter(|&w| useful(w)).collect(),
             }
         };
         let mut modes = Vec::new();
@@ -173,12 +180,60 @@ pub(crate) fn extent(size: u64, tile: u64, measure: impl Fn(u64) -> u64) -> Exte
     Extent { first, last, all: (count - 1) * first + last }
 }
 
+/// One loop cut into tiles, and what operands and array see of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Along {
+    pub tile: u64,
+    pub count: u64,
+    /// Of weights, inputs, outputs, in elements; one where the operand does not depend on the loop.
+    pub extent: [Extent; 3],
+    /// Steps of the array.
+    pub steps: u64,
+}
+
+impl Along {
+    pub(crate) fn new(p: &Problem, array: &Tiled, dim: Dim, tile: u64, mode: Mode) -> Along {
+        let size = p.size[dim as usize];
+        let of = |measure: &dyn Fn(u64) -> u64| extent(size, tile, measure);
+        let one = Extent { first: 1, last: 1, all: 1 };
+        let same = of(&|n| n);
+        let rows = array.array.rows * mode.rate(array).0;
+        // Composed rows take whole vectors of weights.
+        let padded = array.array.precision == Precision::Fusion && !p.depthwise;
+        let vectors = |ic: u64| match padded {
+            true => (p.kh * p.kw * ic).next_multiple_of(rows),
+            false => p.kh * p.kw * ic,
+        };
+        let if_depthwise = |then: Extent, otherwise: Extent| match p.depthwise {
+            true => then,
+            false => otherwise,
+        };
+        // How many of a loop the array takes at once.
+        let [tall, deep, fed] = match array.array.dataflow {
+            Dataflow::WeightStationary | Dataflow::OutputStationary => {
+                [u64::MAX, array.array.columns, rows]
+            }
+            Dataflow::RowStationary => {
+                [array.array.columns, (array.array.rows / p.kh).max(1), mode.rate(array).0]
+            }
+        };
+        let (extent, at_once) = match dim {
+            Dim::Oh => ([one, of(&|n| (n - 1) * p.stride + p.kh), same], tall),
+            Dim::Ow => ([one, of(&|n| (n - 1) * p.stride + p.kw), same], u64::MAX),
+            Dim::Oc => ([same, if_depthwise(same, one), same], deep),
+            Dim::Ic => ([of(&vectors), if_depthwise(one, same), one], fed),
+        };
+        let steps = of(&|n| n.div_ceil(at_once)).all;
+        Along { tile, count: size.div_ceil(tile), extent, steps: steps.max(1) }
+    }
+}
+
 /// What tile sizes alone decide about a problem on an array.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiles {
     /// Trip count of every loop.
     pub count: [u64; 4],
-    /// `extent[operand][dim]`; one for loops the operand does not depend on. In elements.
+    /// `extent[operand][dim]`, in elements.
     pub extent: [[Extent; 4]; 3],
     pub compute_cycles: u64,
     /// Bits that the array reads or writes in the buffers, beside memory traffic.
@@ -187,59 +242,49 @@ pub(crate) struct Tiles {
 
 impl Tiles {
     pub(crate) fn new(problem: &Problem, array: &Tiled, tile: &[u64; 4], mode: Mode) -> Tiles {
-        let taps = problem.kh * problem.kw;
+        let along = Dim::ALL.map(|d| Along::new(problem, array, d, tile[d as usize], mode));
+        Tiles::of(problem, array, mode, along.each_ref())
+    }
+
+    #[inline]
+    pub(crate) fn of(p: &Problem, array: &Tiled, mode: Mode, along: [&Along; 4]) -> Tiles {
         let (factor, slow) = mode.rate(array);
+        let count = along.map(|a| a.count);
+        let extent: [[Extent; 4]; 3] = std::array::from_fn(|x| along.map(|a| a.extent[x]));
+        let all = |x: usize| extent[x].iter().map(|e| e.all).product::<u64>();
+        let [oh, _, oc, ic] = along.map(|a| a.steps);
         let rows = array.array.rows * factor;
-        let columns = array.array.columns;
-        let padded = array.array.precision == Precision::Fusion && !problem.depthwise;
-        let along = |dim: Dim, measure: &dyn Fn(u64) -> u64| {
-            extent(problem.size[dim as usize], tile[dim as usize], measure)
-        };
-        let one = Extent { first: 1, last: 1, all: 1 };
-        let same: &dyn Fn(u64) -> u64 = &|n| n;
-        let window = |k: u64| move |n: u64| (n - 1) * problem.stride + k;
-        // Composed rows take whole vectors of weights.
-        let vectors = |ic: u64| {
-            if padded { (taps * ic).next_multiple_of(rows) } else { taps * ic }
-        };
-        let oc = along(Dim::Oc, same);
-        let inputs_c = if problem.depthwise { [oc, one] } else { [one, along(Dim::Ic, same)] };
-        let extents = [
-            [one, one, oc, along(Dim::Ic, &vectors)],
-            [
-                along(Dim::Oh, &window(problem.kh)),
-                along(Dim::Ow, &window(problem.kw)),
-                inputs_c[0],
-                inputs_c[1],
-            ],
-            [along(Dim::Oh, same), along(Dim::Ow, same), oc, one],
-        ];
-        let count = std::array::from_fn(|d| problem.size[d].div_ceil(tile[d]));
-        let pixels = problem.size[0] * problem.size[1];
-        let steps = along(Dim::Oc, &|n| n.div_ceil(columns)).all
-            * along(Dim::Ic, &|n| n.div_ceil(rows)).all
-            * taps
-            * pixels;
-        let all = |operand: usize| extents[operand].iter().map(|e: &Extent| e.all).product::<u64>();
+        let columns = array.array.columns.min(p.size[2]);
         let accumulator = u64::from(array.outputs.accumulator_bits);
-        let input_vector = rows.min(problem.size[3] * taps) * problem.input_bits;
-        let array_bits = match array.array.dataflow {
+        let finished = final_bits(p, array);
+        // Sums that leave the array between two visits come back.
+        let sums = all(2) * (2 * (count[3] - 1) * accumulator + finished);
+        let (compute, array_bits) = match array.array.dataflow {
             // Weights sit in the array for all pixels of a tile; partial sums pass through.
-            Dataflow::WeightStationary => [
-                all(0) * count[0] * count[1] * problem.weight_bits,
-                steps * input_vector,
-                2 * steps * columns.min(problem.size[2]) * accumulator,
-            ],
+            Dataflow::WeightStationary => {
+                let steps = oc * ic * p.kh * p.kw * p.size[0] * p.size[1];
+                let vector = rows.min(p.size[3] * p.kh * p.kw) * p.input_bits;
+                let weights = all(0) * count[0] * count[1] * p.weight_bits;
+                (steps, [weights, steps * vector, 2 * steps * columns * accumulator])
+            }
             // Sums sit in the array for all products of a tile; weights pass through.
-            Dataflow::OutputStationary => [
-                steps * input_vector / problem.input_bits
-                    * columns.min(problem.size[2])
-                    * problem.weight_bits,
-                steps * input_vector,
-                2 * all(2) * count[3] * accumulator,
-            ],
+            Dataflow::OutputStationary => {
+                let steps = oc * ic * p.kh * p.kw * p.size[0] * p.size[1];
+                let vector = rows.min(p.size[3] * p.kh * p.kw);
+                let weights = steps * vector * columns * p.weight_bits;
+                (steps, [weights, steps * vector * p.input_bits, sums])
+            }
+            // A row of weights stays in a processing element while a row of inputs passes; sums
+            // go up the column. An element keeps several filters for a row of inputs.
+            Dataflow::RowStationary => {
+                let rows_at_once = p.kh.div_ceil(array.array.rows);
+                let steps = oh * oc * ic * rows_at_once * p.size[1] * p.kw;
+                let filters = oc.div_ceil(ROW_FILTERS);
+                let inputs = all(1) * filters * p.input_bits;
+                (steps, [all(0) * oh * p.weight_bits, inputs, sums])
+            }
         };
-        Tiles { count, extent: extents, compute_cycles: steps * slow, array_bits }
+        Tiles { count, extent, compute_cycles: compute * slow, array_bits }
     }
 
     /// Elements of an operand's first block that covers the loops of `mask`.
@@ -279,14 +324,26 @@ pub(crate) fn masks(
 /// Prices of an array, from its description and the SRAM sweep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prices {
-    /// Picojoules a bit of memory traffic.
+    /// Picojoules a bit read from memory.
     pub memory: f64,
+    /// Picojoules a bit written to memory.
+    pub memory_written: f64,
     /// Picojoules a bit of each buffer, read and write alike (their mean).
     pub buffer: [f64; 3],
     /// Picojoules of a product of two operands of the native width with its addition.
     pub mac: f64,
     /// Area in square millimetres.
     pub area_mm2: f64,
+}
+
+impl Prices {
+    /// Picojoules a bit of weights, inputs, outputs read, outputs written that cross the memory's
+    /// port and enter or leave their buffer.
+    pub(crate) fn traffic(&self) -> [f64; 4] {
+        let [weights, inputs, outputs] = self.buffer;
+        let [read, written] = [self.memory, self.memory_written];
+        [read + weights, read + inputs, read + outputs, written + outputs]
+    }
 }
 
 impl Mapping {
@@ -342,8 +399,8 @@ impl Mapping {
             drain_cycles: cycles(last),
             exposed_memory_cycles: exposed,
             energy_pj: mac_energy(problem, array, prices)
-                + total as f64 * prices.memory
-                + (0..3).map(|x| buffer_bits[x] as f64 * prices.buffer[x]).sum::<f64>(),
+                + (0..4).map(|i| traffic[i] as f64 * prices.traffic()[i]).sum::<f64>()
+                + (0..3).map(|x| tiles.array_bits[x] as f64 * prices.buffer[x]).sum::<f64>(),
             traffic_bits: traffic,
             buffer_bits,
         })

@@ -5,8 +5,13 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(jaq_armv7em)");
     let target = std::env::var("TARGET").unwrap_or_default();
-    // DSP instructions and single-precision registers (the micro-kernels keep counters there).
-    if target.starts_with("thumbv7em") && target.ends_with("eabihf") {
+    // DSP instructions and single-precision registers (the micro-kernels keep counters there). An
+    // Armv8-M core with a floating-point unit is taken for a Cortex-M33 with both.
+    let dsp = target.starts_with("thumbv7em") || target.starts_with("thumbv8m.main");
+    if dsp && target.ends_with("eabihf") {
         println!("cargo::rustc-cfg=jaq_armv7em");
+        // The assembler does not know of the DSP instructions by the target's name alone.
+        let cpu = if target.starts_with("thumbv8m") { ".cpu cortex-m33" } else { "" };
+        println!("cargo::rustc-env=JAQ_ASM_CPU={cpu}");
     }
 }

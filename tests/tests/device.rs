@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use jaq_deploy::engine::Engine;
 use jaq_deploy::firmware::{self, Firmware, TARGETS, Toolchain};
-use jaq_deploy::link::qemu::{QEMU, Qemu};
+use jaq_deploy::link::qemu::{QEMU, QEMU_RISCV, Qemu};
 use jaq_deploy::link::replay::{Recorder, Replay};
 use jaq_deploy::link::{self, Expected, LinkError, Session, TIMEOUT, Wire};
 use jaq_deploy::validate::{Ask, Device, Unit, compare};
@@ -32,8 +32,10 @@ fn missing() -> Option<String> {
             return Some(error.to_string());
         }
     }
-    let qemu = Command::new(QEMU).arg("--version").output();
-    qemu.err().map(|error| format!("{QEMU}: {error}; {}", link::qemu::WAY_OUT))
+    [QEMU, QEMU_RISCV].iter().find_map(|qemu| {
+        let error = Command::new(qemu).arg("--version").output().err()?;
+        Some(format!("{qemu}: {error}; {}", link::qemu::WAY_OUT))
+    })
 }
 
 /// Whether a device test can run; says so where it is skipped.

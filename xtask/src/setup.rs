@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 use jaq_deploy::firmware::{TARGETS, Toolchain};
-use jaq_deploy::link::qemu::QEMU;
+use jaq_deploy::link::qemu::{QEMU, QEMU_RISCV};
 
 /// Debian's compiler, the source of its core library, and a linker: what builds firmware where
 /// rustup cannot install a target.
@@ -20,7 +20,9 @@ pub fn run() -> Result<()> {
             failures.push(failure);
         }
     }
-    failures.extend(emulator().err());
+    for (qemu, package) in [(QEMU, "qemu-system-arm"), (QEMU_RISCV, "qemu-system-misc")] {
+        failures.extend(emulator(qemu, package).err());
+    }
     failures.dedup();
     if failures.is_empty() {
         eprintln!("setup: compiler targets and emulator are ready");
@@ -55,17 +57,17 @@ fn compiler(triple: &'static str) -> Result<(), String> {
     }
 }
 
-/// The emulator of the boards.
-fn emulator() -> Result<(), String> {
-    let works = || run_quietly(Command::new(QEMU).arg("--version"));
+/// An emulator of boards, with the package that has it.
+fn emulator(qemu: &'static str, package: &'static str) -> Result<(), String> {
+    let works = || run_quietly(Command::new(qemu).arg("--version"));
     if works().is_ok() {
         return Ok(());
     }
-    eprintln!("setup: installing {QEMU}, which runs firmware without a board");
-    apt_install(&["qemu-system-arm"]).and_then(|()| works()).map_err(|reason| {
+    eprintln!("setup: installing {qemu}, which runs firmware without a board");
+    apt_install(&[package]).and_then(|()| works()).map_err(|reason| {
         format!(
-            "- {QEMU} (runs firmware without a board): {reason}\n  \
-             by hand: as root `apt-get install qemu-system-arm`, or the package of your system"
+            "- {qemu} (runs firmware without a board): {reason}\n  \
+             by hand: as root `apt-get install {package}`, or the package of your system"
         )
     })
 }

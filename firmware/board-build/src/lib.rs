@@ -17,7 +17,9 @@ pub fn board() {
         write(&out.join(name), &text);
     }
     println!("cargo::rustc-link-search={}", out.display());
-    for script in ["link.x", "model.x", "defmt.x"] {
+    // The linker script of cortex-m-rt includes the memory map, that of riscv-rt does not.
+    let memory = variable("TARGET").starts_with("riscv").then_some("memory.x");
+    for script in memory.into_iter().chain(["link.x", "model.x", "defmt.x"]) {
         println!("cargo::rustc-link-arg-bins=-T{script}");
     }
     // Keeps the last page of one section and the first of the next apart in the file.

@@ -5,8 +5,6 @@ use core::cell::Cell;
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use cortex_m::peripheral::SCB;
-use cortex_m_rt::{ExceptionFrame, exception};
 use critical_section::Mutex;
 use heapless::String;
 use jaq_shared::protocol::{ErrorCode, FRAME, Response, encode};
@@ -44,7 +42,7 @@ fn report(text: &str) -> ! {
         }
         // Died before it had a way out, or while reporting: nothing is left to do.
         None => loop {
-            cortex_m::asm::wfi();
+            core::hint::spin_loop();
         },
     }
 }
@@ -57,16 +55,29 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     report(&text)
 }
 
-#[exception]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
+#[cfg(target_arch = "arm")]
+#[cortex_m_rt::exception]
+unsafe fn HardFault(frame: &cortex_m_rt::ExceptionFrame) -> ! {
     let mut text: String<180> = String::new();
-    // SAFETY: reading a status register has no side effect, and nothing else runs any more.
-    let (cfsr, hfsr) = unsafe { ((*SCB::PTR).cfsr.read(), (*SCB::PTR).hfsr.read()) };
-    let _ = write!(
-        text,
-        "hard fault at pc {:#010x}, lr {:#010x}, CFSR {cfsr:#010x}, HFSR {hfsr:#010x}",
-        frame.pc(),
-        frame.lr()
-    );
+    let (pc, lr) = (frame.pc(), frame.lr());
+    let _ = write!(text, "hard fault at pc {pc:#010x}, lr {lr:#010x}");
+    // Armv6-M has no fault status.
+    #[cfg(jaq_fault_status)]
+    {
+        use cortex_m::peripheral::SCB;
+        // SAFETY: reading a status register has no side effect, and nothing else runs any more.
+        let (cfsr, hfsr) = unsafe { ((*SCB::PTR).cfsr.read(), (*SCB::PTR).hfsr.read()) };
+        let _ = write!(text, ", CFSR {cfsr:#010x}, HFSR {hfsr:#010x}");
+    }
+    report(&text)
+}
+
+#[cfg(target_arch = "riscv32")]
+#[unsafe(export_name = "ExceptionHandler")]
+fn trap(_frame: &riscv_rt::TrapFrame) -> ! {
+    let mut text: String<180> = String::new();
+    let cause = riscv::register::mcause::read().bits();
+    let (pc, value) = (riscv::register::mepc::read(), riscv::register::mtval::read());
+    let _ = write!(text, "trap {cause} at pc {pc:#010x}, value {value:#010x}");
     report(&text)
 }

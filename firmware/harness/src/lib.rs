@@ -6,12 +6,24 @@
 //! Must not know the host. A board crate holds the entry point, the memory map and nothing else.
 #![no_std]
 
+#[cfg(feature = "emulated")]
+pub mod emulated;
 pub mod fatal;
 pub mod memory;
 #[cfg(feature = "mps2")]
 pub mod mps2;
+mod once;
+mod register;
 mod serve;
 pub mod stack;
+#[cfg(feature = "virt")]
+pub mod virt;
+
+// Critical sections for the logs.
+#[cfg(target_arch = "arm")]
+use cortex_m as _;
+#[cfg(target_arch = "riscv32")]
+use riscv as _;
 
 pub use jaq_shared::protocol::{ClockUnit, Rate};
 pub use serve::serve;

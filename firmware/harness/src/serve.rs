@@ -12,14 +12,17 @@ use jaq_shared::protocol::{
 };
 use jaq_shared::runtime::{self, Observer};
 
+use crate::once::Once;
 use crate::{Board, Clock, Link, stack};
 
 /// Answers requests until the host says [`Request::Bye`].
 pub fn serve<L: Link, C: Clock>(board: Board, link: L, mut clock: C) -> ! {
     let Board { name, build, model: embedded, slot, arena, exit } = board;
     // Not on the stack: its depth is a figure that users read.
-    let buffer = cortex_m::singleton!(: [u8; FRAME] = [0; FRAME]).expect("served once");
-    let framer = cortex_m::singleton!(: Framer = Framer::new()).expect("served once");
+    static BUFFER: Once<[u8; FRAME]> = Once::new([0; FRAME]);
+    static FRAMER: Once<Framer> = Once::new(Framer::new());
+    let buffer = BUFFER.take().expect("served once");
+    let framer = FRAMER.take().expect("served once");
     let mut wire = Wire { link, buffer };
     let mut inbox = Inbox { framer, damaged: 0 };
     let hello = Hello {

@@ -4,7 +4,7 @@
 const PAINT: u32 = 0xa5c3_5ac3;
 
 unsafe extern "C" {
-    // Provided by the linker script of cortex-m-rt; only their addresses mean anything.
+    // Provided by the linker scripts of cortex-m-rt and, for RISC-V, the board; only their addresses mean anything.
     static mut _stack_end: u32;
     static mut _stack_start: u32;
 }
@@ -18,7 +18,7 @@ fn bounds() -> (*mut u32, *mut u32) {
 #[inline(never)]
 pub fn paint() {
     let (end, _) = bounds();
-    let mut at = cortex_m::register::msp::read() as *mut u32;
+    let mut at = pointer() as *mut u32;
     // A few words of distance: this function's own frame lies below the caller's.
     at = at.wrapping_sub(16);
     while at > end {
@@ -27,6 +27,22 @@ pub fn paint() {
         // belongs to the stack and holds nothing yet.
         unsafe { at.write_volatile(PAINT) };
     }
+}
+
+/// The stack pointer.
+fn pointer() -> usize {
+    let pointer: usize;
+    #[cfg(target_arch = "arm")]
+    // SAFETY: copies a register.
+    unsafe {
+        core::arch::asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack))
+    };
+    #[cfg(target_arch = "riscv32")]
+    // SAFETY: copies a register.
+    unsafe {
+        core::arch::asm!("mv {}, sp", out(reg) pointer, options(nomem, nostack))
+    };
+    pointer
 }
 
 /// Bytes of stack used at the deepest moment since [`paint`].

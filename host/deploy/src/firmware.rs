@@ -28,6 +28,15 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { board: "mps2-an500", triple: "thumbv7em-none-eabihf", machine: Some("mps2-an500") },
     Target { board: "mps2-an386", triple: "thumbv7em-none-eabihf", machine: Some("mps2-an386") },
+    Target {
+        board: "mps2-an505",
+        triple: "thumbv8m.main-none-eabihf",
+        machine: Some("mps2-an505"),
+    },
+    Target { board: "mps2-an385", triple: "thumbv7m-none-eabi", machine: Some("mps2-an385") },
+    // QEMU has no Cortex-M0+ with enough memory; an M3 executes Armv6-M code the same.
+    Target { board: "mps2-an385-v6m", triple: "thumbv6m-none-eabi", machine: Some("mps2-an385") },
+    Target { board: "virt-rv32", triple: "riscv32imc-unknown-none-elf", machine: Some("virt") },
 ];
 
 /// Looks a board up in [`TARGETS`].

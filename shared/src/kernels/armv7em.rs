@@ -168,6 +168,7 @@ fn row5(lane: &Lane, stride: usize) -> Option<unsafe extern "C" fn(*mut Row5)> {
 }
 
 global_asm!(
+    env!("JAQ_ASM_CPU"),
     r#"
     .syntax unified
     .fpu fpv4-sp-d16

@@ -82,6 +82,7 @@ pub fn dot(expanded: &[u32], weights: &[u8], stored: u32, accumulators: &mut [i3
 }
 
 global_asm!(
+    env!("JAQ_ASM_CPU"),
     r#"
     .syntax unified
     .fpu fpv4-sp-d16

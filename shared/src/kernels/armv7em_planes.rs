@@ -91,6 +91,7 @@ pub fn pack(
 }
 
 global_asm!(
+    env!("JAQ_ASM_CPU"),
     r#"
     .syntax unified
     .thumb

@@ -39,6 +39,14 @@ enum Core {
     M7,
     /// Cortex-M4.
     M4,
+    /// Cortex-M33.
+    M33,
+    /// Cortex-M3.
+    M3,
+    /// Cortex-M0+.
+    M0p,
+    /// RV32IMC.
+    Rv32,
 }
 
 impl Core {
@@ -47,13 +55,18 @@ impl Core {
         match self {
             Core::M7 => "mps2-an500",
             Core::M4 => "mps2-an386",
+            Core::M33 => "mps2-an505",
+            Core::M3 => "mps2-an385",
+            Core::M0p => "mps2-an385-v6m",
+            Core::Rv32 => "virt-rv32",
         }
     }
 
     /// Its micro-kernels.
     fn isa(self) -> Isa {
         match self {
-            Core::M7 | Core::M4 => Isa::Armv7em,
+            Core::M7 | Core::M4 | Core::M33 => Isa::Armv7em,
+            Core::M3 | Core::M0p | Core::Rv32 => Isa::Portable,
         }
     }
 

@@ -18,11 +18,17 @@ use jaq_network::Provenance;
 
 use super::{LinkError, Wire, log};
 
-/// The emulator, as a command.
+/// The emulator of Arm machines, as a command.
 pub const QEMU: &str = "qemu-system-arm";
-/// How to come by it.
-pub const WAY_OUT: &str =
-    "install it with `apt-get install qemu-system-arm` (or run `cargo xtask setup`)";
+/// The emulator of the RISC-V machine.
+pub const QEMU_RISCV: &str = "qemu-system-riscv32";
+/// How to come by them.
+pub const WAY_OUT: &str = "install it with `apt-get install qemu-system-arm qemu-system-misc` (or run `cargo xtask setup`)";
+
+/// The emulator that has `machine`.
+pub fn emulator(machine: &str) -> &'static str {
+    if machine == "virt" { QEMU_RISCV } else { QEMU }
+}
 /// How long QEMU may take to connect.
 const CONNECT: Duration = Duration::from_secs(20);
 
@@ -44,7 +50,7 @@ type Collected = Arc<Mutex<Vec<u8>>>;
 impl Qemu {
     /// Starts the firmware `elf` on the emulated `machine`.
     pub fn start(machine: &str, elf: &Path) -> Result<Qemu, LinkError> {
-        Qemu::start_with(QEMU, machine, elf)
+        Qemu::start_with(emulator(machine), machine, elf)
     }
 
     /// As [`Qemu::start`] with another emulator command.
@@ -64,6 +70,8 @@ impl Qemu {
         chardev.push(&path);
         let mut child = Command::new(qemu)
             .args(["-machine", machine, "-icount", "shift=7", "-display", "none"])
+            // No firmware but ours, where a machine would load one.
+            .args(if machine == "virt" { &["-bios", "none"][..] } else { &[] })
             .args(["-monitor", "none", "-serial", "chardev:link", "-chardev"])
             .arg(chardev)
             .args(["-semihosting-config", "enable=on,target=native", "-kernel"])

@@ -90,7 +90,7 @@ pub fn network(seed: u64) -> TrainedNetwork {
     push(n, r, "fc", Op::Linear, vec![avg], 3, true);
     network.layers.last_mut().unwrap().output.bits = Bits::B8;
 
-    let scales = (0..=network.layers.len()).map(|_| 0.01 + 0.2 * random.unit()).collect();
+    let scales = (0..=network.layers.len()).map(|_| 0.03 + 0.18 * random.unit()).collect();
     let layers = (0..network.layers.len())
         .map(|i| {
             let (shape, bits) = (network.shape(i), network.layers[i].weight_bits?);

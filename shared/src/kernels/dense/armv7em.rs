@@ -113,6 +113,7 @@ pub fn run(tile: Tile<'_>) {
 }
 
 global_asm!(
+    env!("JAQ_ASM_CPU"),
     r#"
     .syntax unified
     .fpu fpv4-sp-d16

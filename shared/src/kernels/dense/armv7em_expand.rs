@@ -91,6 +91,7 @@ pub fn sum_halves(words: &[u32]) -> [i32; 4] {
 }
 
 global_asm!(
+    env!("JAQ_ASM_CPU"),
     r#"
     .syntax unified
     .fpu fpv4-sp-d16

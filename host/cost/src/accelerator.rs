@@ -142,6 +142,10 @@ pub struct MappingSpace {
     pub residency: Residency,
     /// `true`: always double-buffered; `false`: either, as is better.
     pub double_buffered: bool,
+    /// Whether input rows that two tiles share stay in the buffer between them, where tiles are
+    /// whole but for their rows.
+    #[serde(default)]
+    pub keep_halo: bool,
 }
 
 /// Sizes of tiles.
@@ -226,16 +230,8 @@ impl Tiled {
             return fail("mapping.residency", "`largest` wants one buffer an operand");
         }
         let wanted = ["array", "array.mac_pj", "array.mac_um2", "buffer", "memory", "outputs"];
-        let wanted = wanted.iter().chain(&["memory.pj_per_bit", "mapping"]);
-        for key in wanted {
-            if !self.sources.contains_key(*key) {
-                return fail(
-                    &format!("sources.\"{key}\""),
-                    "is missing: every number has a source",
-                );
-            }
-        }
-        Ok(())
+        board::check_sources(file, &self.sources, &wanted)?;
+        board::check_sources(file, &self.sources, &["memory.pj_per_bit", "mapping"])
     }
 
     /// Index of the buffer that holds each operand.

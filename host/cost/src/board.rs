@@ -253,6 +253,22 @@ pub(crate) fn check_name(file: &str, name: &str) -> Result<(), BoardError> {
     })
 }
 
+/// Every number has a source: the keys that `[sources]` must have.
+pub(crate) fn check_sources(
+    file: &str,
+    sources: &BTreeMap<String, String>,
+    wanted: &[&str],
+) -> Result<(), BoardError> {
+    match wanted.iter().find(|key| !sources.contains_key(**key)) {
+        None => Ok(()),
+        Some(missing) => Err(BoardError::Field {
+            file: file.to_owned(),
+            field: format!("sources.\"{missing}\""),
+            reason: "is missing: every number has a source".to_owned(),
+        }),
+    }
+}
+
 impl Mcu {
     /// The shipped board `name`, or the user's own file of that path.
     pub fn load(name: &str) -> Result<Mcu, BoardError> {
@@ -345,13 +361,7 @@ impl Mcu {
         if self.energy.is_some() {
             wanted.push("energy.pj_per_cycle");
         }
-        if let Some(missing) = wanted.iter().find(|key| !self.sources.contains_key(**key)) {
-            return fail(
-                &format!("sources.\"{missing}\""),
-                "is missing: every number has a source",
-            );
-        }
-        Ok(())
+        check_sources(file, &self.sources, &wanted)
     }
 
     /// The memory that holds `usage`.

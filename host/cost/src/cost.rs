@@ -57,6 +57,9 @@ pub struct Cost {
     /// Bytes moved, by memory level (accelerators).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub bytes: BTreeMap<String, u64>,
+    /// Cycles by cause, where the model has named terms; they add up to the typical cycles.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub terms: BTreeMap<String, f64>,
     /// Area of the target in square millimetres, where its description allows to tell.
     pub area_mm2: Option<f64>,
     /// The tiling (accelerators whose tilings are searched).
@@ -78,6 +81,7 @@ impl Cost {
             energy_pj: Some(0.0),
             weights_bytes: 0,
             bytes: BTreeMap::new(),
+            terms: BTreeMap::new(),
             area_mm2: None,
             mapping: None,
             mappings_evaluated: 0,
@@ -89,6 +93,10 @@ impl Cost {
     pub fn plus(&self, other: &Cost) -> Cost {
         let sum = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
         let cycles = |a: Option<Interval>, b: Option<Interval>| Some(a?.plus(b?));
+        let terms = other.terms.iter().fold(self.terms.clone(), |mut sum, (term, cycles)| {
+            *sum.entry(term.clone()).or_default() += cycles;
+            sum
+        });
         Cost {
             instructions: sum(self.instructions, other.instructions),
             cycles: cycles(self.cycles, other.cycles),
@@ -99,6 +107,7 @@ impl Cost {
                 *sum.entry(level.clone()).or_default() += bytes;
                 sum
             }),
+            terms,
             // One target runs everything: its area is not a sum.
             area_mm2: self.area_mm2.or(other.area_mm2),
             mapping: None,

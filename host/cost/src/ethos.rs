@@ -155,14 +155,8 @@ impl EthosU55 {
         if positive.iter().any(|v| !(v.is_finite() && *v > 0.0)) {
             return fail("clock_hz, cycles and bytes a cycle", "must be positive");
         }
-        for key in ["engine", "buffer", "memory", "memory.compression"] {
-            if !found.sources.contains_key(key) {
-                return fail(
-                    &format!("sources.\"{key}\""),
-                    "is missing: every number has a source",
-                );
-            }
-        }
+        let wanted = ["engine", "buffer", "memory", "memory.compression"];
+        board::check_sources(file, &found.sources, &wanted)?;
         Ok(found)
     }
 

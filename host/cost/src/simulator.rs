@@ -6,7 +6,7 @@
 //! cycle by cycle. It shares no formula with the closed form; only the meaning of a mapping. Slow.
 
 use crate::accelerator::{Dataflow, Tiled};
-use crate::tile::{Dim, Evaluation, Mapping, Problem, final_bits};
+use crate::tile::{Dim, Evaluation, Mapping, Problem, final_bits, keeps_halo};
 
 /// Counts of a walk, in bits and cycles. Energy is not the simulator's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,10 @@ pub fn walk(problem: &Problem, array: &Tiled, mapping: &Mapping) -> Walk {
                 vector * n[2] * problem.weight_bits
             }
             1 => {
-                let h = (n[0] - 1) * problem.stride + problem.kh;
+                let h = match at[0] > 0 && keeps_halo(problem, array, &counts) {
+                    true => n[0] * problem.stride,
+                    false => (n[0] - 1) * problem.stride + problem.kh,
+                };
                 let w = (n[1] - 1) * problem.stride + problem.kw;
                 h * w * if problem.depthwise { n[2] } else { n[3] } * problem.input_bits
             }

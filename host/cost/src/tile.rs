@@ -5,9 +5,9 @@
 //! in some order, around a tile that the array computes. Each operand keeps a *block* in its buffer:
 //! its tiles of the innermost `level` loops. A block stays while loops it does not depend on go
 //! round, and is loaded again when they go round outside of a loop it depends on. Tiles are
-//! transferred whole: overlapping input halos are loaded twice. Time: the first blocks are loaded,
-//! then memory and array work side by side (double buffering) or in turn, then the last output
-//! block is stored. Must not know: how mappings are searched.
+//! transferred whole: overlapping input halos are loaded twice, unless the description keeps them.
+//! Time: the first blocks are loaded, then memory and array work side by side (double buffering) or
+//! in turn, then the last output block is stored. Must not know: how mappings are searched.
 
 use jaq_shared::format::Op;
 use serde::Serialize;
@@ -228,6 +228,12 @@ impl Along {
     }
 }
 
+/// Whether tiles follow one another by rows alone, and the rows that two share are kept.
+pub(crate) fn keeps_halo(p: &Problem, array: &Tiled, count: &[u64]) -> bool {
+    let by_rows = count[1] == 1 && count[3] == 1 && (count[2] == 1 || !p.depthwise);
+    array.mapping.keep_halo && by_rows && p.kh > p.stride
+}
+
 /// What tile sizes alone decide about a problem on an array.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiles {
@@ -250,7 +256,10 @@ impl Tiles {
     pub(crate) fn of(p: &Problem, array: &Tiled, mode: Mode, along: [&Along; 4]) -> Tiles {
         let (factor, slow) = mode.rate(array);
         let count = along.map(|a| a.count);
-        let extent: [[Extent; 4]; 3] = std::array::from_fn(|x| along.map(|a| a.extent[x]));
+        let mut extent: [[Extent; 4]; 3] = std::array::from_fn(|x| along.map(|a| a.extent[x]));
+        if keeps_halo(p, array, &count) {
+            extent[1][0].all = (p.size[0] - 1) * p.stride + p.kh;
+        }
         let all = |x: usize| extent[x].iter().map(|e| e.all).product::<u64>();
         let [oh, _, oc, ic] = along.map(|a| a.steps);
         let rows = array.array.rows * factor;

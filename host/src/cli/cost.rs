@@ -167,6 +167,7 @@ fn figures(cost: &Cost) -> Value {
         "energy_pj": cost.energy_pj,
         "area_mm2": cost.area_mm2,
         "bytes": cost.bytes,
+        "terms": cost.terms,
         "weights_bytes": cost.weights_bytes,
         "mapping": cost.mapping,
         "mappings_evaluated": cost.mappings_evaluated,

@@ -4,7 +4,7 @@
 //! run.json          settings the run was started with; another start must agree
 //! search/           checkpoints of the search
 //! chosen.json       the network found, and the cost predicted for it at that time
-//! quantized/ float/ w8a8/   checkpoints, then trained tensors and accuracy of each retraining
+//! quantized/ float/ w8a8/   checkpoints, then trained tensors, accuracy and log of each retraining
 //! model.jaq, model-w8a8.jaq
 //! observation.json  what a device did, beside the prediction
 //! ```
@@ -39,13 +39,12 @@ pub struct RunDir {
 
 impl RunDir {
     /// Makes the directory, or opens it again if it was started with the same settings.
-    pub fn start(path: &Path, settings: &Settings) -> Result<RunDir> {
+    pub fn start(path: &Path, settings: &impl Serialize) -> Result<RunDir> {
         let run = RunDir { path: path.to_owned() };
         if run.has("run.json") {
-            let found: Settings = run.read_json("run.json", "search")?;
-            if found != *settings {
-                let (found, wanted) =
-                    (serde_json::to_value(&found)?, serde_json::to_value(settings)?);
+            let found: serde_json::Value = run.read_json("run.json", "search")?;
+            let wanted = serde_json::to_value(settings)?;
+            if found != wanted {
                 let differs: Vec<String> = found
                     .as_object()
                     .into_iter()

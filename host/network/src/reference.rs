@@ -81,16 +81,21 @@ impl Builder {
         self.push(name, Op::Linear, vec![self.last()], oc);
     }
 
-    /// The finished network; logits are signed.
-    fn done(mut self) -> Network {
+    /// No ReLU after the last layer: its output is signed.
+    fn linear_output(&mut self) {
         if let Some(last) = self.network.layers.last_mut() {
             last.output.signed = true;
         }
+    }
+
+    /// The finished network; logits are signed.
+    fn done(mut self) -> Network {
+        self.linear_output();
         self.network
     }
 }
 
-/// Image classification, CIFAR-10: three residual stages.
+/// Image classification, CIFAR-10: three residual stages, ReLU after the additions.
 fn resnet8() -> Network {
     let mut b = Builder::new("resnet8", Shape::new(32, 32, 3));
     let mut skip = b.conv("stem", TensorId::INPUT, (3, 3), 1, 16);
@@ -98,8 +103,10 @@ fn resnet8() -> Network {
         let name = |part: &str| format!("s{stage}.{part}");
         let inner = b.conv(&name("a"), skip, (3, 3), stride, channels);
         let inner = b.conv(&name("b"), inner, (3, 3), 1, channels);
+        b.linear_output();
         if stride == 2 {
             skip = b.conv(&name("skip"), skip, (1, 1), 2, channels);
+            b.linear_output();
         }
         skip = b.push(&name("add"), Op::Add, vec![inner, skip], channels);
     }

@@ -47,10 +47,12 @@ pub struct RetrainConfig {
     pub images: Option<usize>,
     /// Images of a step.
     pub batch: usize,
-    /// Highest learning rate (AdamW).
+    /// How gradients become changes.
+    pub rule: Rule,
+    /// Highest learning rate.
     pub rate: f32,
-    /// Decoupled weight decay.
-    pub weight_decay: f32,
+    /// The learning rate over the training.
+    pub schedule: Schedule,
     /// Label smoothing.
     pub smoothing: f32,
     /// Share of the loss that compares with the teacher, where there is one; 0..1.
@@ -59,7 +61,9 @@ pub struct RetrainConfig {
     pub augment: Augment,
     /// Seed of everything random.
     pub seed: u64,
-    /// Threads; 0 for as many as there are.
+    /// Threads; 0 for as many as there are. No part of what a checkpoint must agree in: results do
+    /// not depend on it.
+    #[serde(skip)]
     pub threads: usize,
 }
 
@@ -69,8 +73,9 @@ impl Default for RetrainConfig {
             epochs: 14,
             images: None,
             batch: 32,
+            rule: Rule::Adam { beta1: 0.9, beta2: 0.99, weight_decay: 0.02 },
             rate: 3e-3,
-            weight_decay: 0.02,
+            schedule: Schedule::Cosine { warmup: 0.05 },
             smoothing: 0.05,
             distillation: 0.5,
             augment: Augment::default(),
@@ -90,6 +95,23 @@ impl RetrainConfig {
             Mode::Uniform { .. } => (3, 1e-3),
         };
         RetrainConfig { epochs, rate, ..RetrainConfig::default() }
+    }
+
+    /// Settings for a thorough training of many `epochs` on small colour or grey images of this
+    /// height: the real-valued twin by SGD in one cycle, quantized networks from it by Adam.
+    pub fn thorough(mode: Mode, epochs: u64, height: u16) -> RetrainConfig {
+        let augment = Augment { shift: usize::from(height / 8), flip: true, cutout: 0 };
+        let common =
+            RetrainConfig { epochs, augment, batch: 128, smoothing: 0.0, ..Self::default() };
+        match mode {
+            Mode::Float => RetrainConfig {
+                rule: Rule::Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 },
+                rate: 0.2,
+                schedule: Schedule::OneCycle { rise: 0.2 },
+                ..common
+            },
+            _ => RetrainConfig { rate: 2e-3, ..common },
+        }
     }
 
     /// A budget of seconds, for tests.
@@ -122,6 +144,21 @@ pub struct TrainProgress {
     pub images_per_second: f64,
 }
 
+/// Means over one pass of a training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochLog {
+    /// Counted from 1.
+    pub epoch: u64,
+    /// Mean loss.
+    pub loss: f64,
+    /// Share of the training images, as altered, that were classified right.
+    pub accuracy: f64,
+    /// Learning rate of its last step.
+    pub rate: f32,
+    /// Time it took.
+    pub seconds: f64,
+}
+
 /// A retrained network.
 #[derive(Clone, Debug)]
 pub struct Retrained {
@@ -133,6 +170,8 @@ pub struct Retrained {
     pub top1: f64,
     /// Number of test images.
     pub images: usize,
+    /// Every pass, those before a resumption included.
+    pub log: Vec<EpochLog>,
 }
 
 /// Why training failed.
@@ -274,16 +313,14 @@ fn run<B: Backend>(
         Some(values) => Some(Subnet::new(backend, network, false, values, 0)?),
         None => None,
     };
-    let rule = Rule::Adam { beta1: 0.9, beta2: 0.99, weight_decay: config.weight_decay };
-    let mut optimizer = Optimizer::new(rule);
+    let mut optimizer = Optimizer::new(config.rule);
     if let Some(state) = checkpoint.optimizers.pop() {
         optimizer.state = state;
     }
     let parameters = subnet.parameters();
     let vars: Vec<B::Var> = parameters.iter().map(|p| p.var.clone()).collect();
-    let schedule = Schedule::Cosine { warmup: 0.05 };
-
-    let mut seen = Recent::new();
+    let mut log: Vec<EpochLog> = serde_json::from_str(&checkpoint.report).unwrap_or_default();
+    let (mut seen, mut pass) = (Recent::new(), Recent::new());
     let mut epoch = batches(checkpoint.step / per_epoch);
     for (done, step) in (checkpoint.step..steps).enumerate() {
         if control.stop_after.is_some_and(|stop| done as u64 >= stop) {
@@ -312,21 +349,24 @@ fn run<B: Backend>(
         if !value.is_finite() || !clip(&mut grads, 5.0).is_finite() {
             return Err(TrainError::Diverged { step, rate: config.rate });
         }
-        let rate = config.rate * schedule.at(step, steps);
+        let rate = config.rate * config.schedule.at(step, steps);
         optimizer.step(backend, &parameters, &grads, rate);
         seen.add(f64::from(value), right, labels.len());
+        pass.add(f64::from(value), right, labels.len());
         if (step + 1) % per_epoch.min(20) == 0 || step + 1 == steps {
             let report = seen.report(step + 1, steps);
             (control.progress)(&report);
             tracing::debug!(step, steps, loss = report.loss, accuracy = report.accuracy);
         }
-        if (step + 1) % per_epoch == 0
-            && let Some(file) = &file
-        {
-            checkpoint.step = step + 1;
-            checkpoint.values = subnet.values(backend);
-            checkpoint.remember(&[&optimizer]);
-            checkpoint.save(file, &settings)?;
+        if (step + 1) % per_epoch == 0 {
+            log.push(pass.log((step + 1) / per_epoch, rate));
+            if let Some(file) = &file {
+                checkpoint.step = step + 1;
+                checkpoint.values = subnet.values(backend);
+                checkpoint.remember(&[&optimizer]);
+                checkpoint.report = serde_json::to_string(&log).unwrap_or_default();
+                checkpoint.save(file, &settings)?;
+            }
         }
     }
 
@@ -337,6 +377,7 @@ fn run<B: Backend>(
         trained: subnet.export(backend),
         top1,
         images: data.test.len(),
+        log,
     })
 }
 
@@ -422,6 +463,12 @@ impl Recent {
         self.right += right;
         self.images += images;
         self.steps += 1;
+    }
+
+    fn log(&mut self, epoch: u64, rate: f32) -> EpochLog {
+        let seconds = self.since.elapsed().as_secs_f64();
+        let TrainProgress { loss, accuracy, .. } = self.report(0, 0);
+        EpochLog { epoch, loss, accuracy, rate, seconds }
     }
 
     pub(crate) fn report(&mut self, step: u64, steps: u64) -> TrainProgress {

@@ -4,7 +4,7 @@
 //! Every convolution is followed by a batch normalization, and by a ReLU where its output tensor
 //! is unsigned; a linear layer has a bias. Must not know: data sets, schedules, checkpoints.
 
-use jaq_network::{Network, Op, TrainedNetwork, Window};
+use jaq_network::{Network, Op, Shape, TrainedNetwork, Window};
 
 use crate::checkpoint::Values;
 use crate::ops::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
@@ -80,7 +80,8 @@ impl<B: Backend> Subnet<B> {
                 Op::Depthwise(w) => Some(vec![oc, w.kh.into(), w.kw.into()]),
                 Op::Linear => Some(vec![oc, ic]),
                 Op::Add => None,
-                Op::AvgPool(w) if w.kh == w.kw && w.stride >= w.kh => None,
+                Op::AvgPool(w) if is_global(w, shape.input) => None,
+                Op::AvgPool(w) if w.kh == w.kw && w.stride == w.kh => None,
                 Op::AvgPool(_) | Op::MaxPool(_) => {
                     return Err(SubnetError::Layer {
                         layer: layer.name.clone(),
@@ -192,12 +193,19 @@ impl<B: Backend> Subnet<B> {
                     let classes = b.shape(&out)[1];
                     b.reshape(&out, &[batch, classes, 1, 1])
                 }
-                (Op::Add, _) => b.add(x, &tensors[layer.inputs[1].0]),
-                (Op::AvgPool(w), _) if layer.output.shape.pixels() == 1 && w.stride >= w.kh => {
-                    let channels = b.shape(x)[1];
-                    b.reshape(&b.global_avg_pool(x), &[batch, channels, 1, 1])
+                (Op::Add, _) => {
+                    let sum = b.add(x, &tensors[layer.inputs[1].0]);
+                    // An unsigned grid cuts at zero by itself.
+                    let cut = t.step.is_none() && !layer.output.signed;
+                    if cut { b.relu(&sum) } else { sum }
                 }
-                (Op::AvgPool(w), _) => b.avg_pool(x, w.kh.into()),
+                (Op::AvgPool(w), _) => {
+                    let shape = b.shape(x);
+                    match shape[2..] == [w.kh, w.kw].map(usize::from) {
+                        true => b.reshape(&b.global_avg_pool(x), &[batch, shape[1], 1, 1]),
+                        false => b.avg_pool(x, w.kh.into()),
+                    }
+                }
                 (op, _) => unreachable!("{op:?} was refused when the subnet was made"),
             };
             let grid = grid(layer.output.signed, layer.output.bits.get());
@@ -282,6 +290,11 @@ impl<B: Backend> Subnet<B> {
     }
 }
 
+/// Whether the window is the whole tensor.
+fn is_global(window: Window, input: Shape) -> bool {
+    (u16::from(window.kh), u16::from(window.kw)) == (input.h, input.w)
+}
+
 /// Integers of a tensor: its zero point is the grid's lower end, negated.
 pub fn grid(signed: bool, bits: u32) -> Grid {
     if signed { Grid::signed(bits) } else { Grid::unsigned(bits) }
@@ -294,7 +307,7 @@ mod tests {
     use crate::ops::candle::Candle;
     use crate::space::Choice;
     use crate::space::tests::small_space;
-    use jaq_network::{Shape, TensorId};
+    use jaq_network::TensorId;
 
     /// Codes of every tensor of one image, from the exported values alone, pixel by pixel.
     fn codes(trained: &TrainedNetwork, image: &[u8]) -> Vec<Vec<i32>> {

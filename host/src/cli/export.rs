@@ -72,16 +72,23 @@ pub fn export(run: &RunDir, settings: &Settings, from: &str, name: &str) -> Resu
 
 /// Integers, kernels, placement, file.
 pub fn pack(trained: &TrainedNetwork, settings: &Settings) -> Result<Packed> {
-    let board = Mcu::load(&settings.board)?;
+    let Settings { tool, board, data, seed, .. } = settings;
+    pack_for(&Mcu::load(board)?, trained, tool, data, *seed)
+}
+
+/// As [`pack`], for a network that no search chose.
+pub fn pack_for(
+    board: &Mcu,
+    trained: &TrainedNetwork,
+    tool: &str,
+    data: &str,
+    seed: u64,
+) -> Result<Packed> {
     let integers = export::integers(trained)?;
     let kernels = export::choose_kernels(trained, &integers, board.isa())?;
     let schedule = plan(&trained.network, &kernels).schedule;
-    let origin = Origin {
-        tool: settings.tool.clone(),
-        board: board.name,
-        data: data_name(&settings.data),
-        seed: settings.seed,
-    };
+    let (tool, board) = (tool.to_owned(), board.name.clone());
+    let origin = Origin { tool, board, data: data_name(data), seed };
     Ok(export::pack(trained, &integers, &schedule, &origin)?)
 }
 

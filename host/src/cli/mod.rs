@@ -14,6 +14,7 @@ mod progress;
 mod retrain;
 mod run;
 mod search;
+mod train;
 mod validate;
 
 use anyhow::Result;
@@ -31,6 +32,7 @@ pub struct Cli {
 enum Command {
     Search(search::Search),
     Retrain(retrain::Retrain),
+    Train(train::Train),
     Export(export::Export),
     Deploy(deploy::Deploy),
     Validate(validate::Validate),
@@ -50,6 +52,7 @@ impl Cli {
         match self.command {
             Command::Search(command) => command.run(),
             Command::Retrain(command) => command.run(),
+            Command::Train(command) => command.run(),
             Command::Run(command) => command.run(),
             Command::Data(command) => command.run(),
             Command::Export(command) => command.run(),

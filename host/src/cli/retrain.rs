@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use jaq_network::Network;
 use jaq_search::checkpoint::{Values, load_values, save_values};
 use jaq_search::data::Dataset;
 use jaq_search::retrain::{Control, Mode, RetrainConfig, Start, TrainProgress, retrain};
@@ -83,7 +84,7 @@ pub fn retrain_all(
     let budget = Budget::named(&settings.budget)?;
     let one = |folder: &str, mode: Mode, start: Start<'_>| {
         let config = RetrainConfig { seed: settings.seed, ..budget.retrain(mode) };
-        one(run, &chosen, data, folder, mode, &config, start)
+        one(run, &chosen.network, data, folder, mode, &config, start)
     };
     let start = Start { values: Some(&inherited), teacher: None };
     let (float, teacher) = one("float", Mode::Float, start)?;
@@ -99,9 +100,11 @@ pub fn retrain_all(
     Ok(Accuracies { float, quantized, w8a8 })
 }
 
-fn one(
+/// Retrains one network into a folder of the run, unless that lies there complete: its accuracy
+/// and its values.
+pub fn one(
     run: &RunDir,
-    chosen: &Chosen,
+    network: &Network,
     data: &Dataset,
     folder: &str,
     mode: Mode,
@@ -128,9 +131,10 @@ fn one(
         bar.step(p.step, &message);
     };
     let control = Control { progress: &mut progress, folder: Some(&path), stop_after: None };
-    let found = retrain(&chosen.network, mode, data, config, start, control)?;
+    let found = retrain(network, mode, data, config, start, control)?;
     drop(bar);
     save_values(&run.join(&values), &found.values)?;
+    run.write_json(&format!("{folder}/log.json"), &found.log)?;
     if let Some(trained) = &found.trained {
         trained.save(&path)?;
     }

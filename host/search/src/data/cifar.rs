@@ -47,6 +47,16 @@ fn append(path: &Path, split: &mut Split) -> Result<(), DataError> {
     Ok(())
 }
 
+/// Rows of the standard layout from an image with an HWC picture in every row of pixels.
+pub(super) fn rows(pixels: &[u8], labels: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(labels.len() * (1 + 3 * PLANE));
+    for (pixels, label) in pixels.chunks_exact(3 * PLANE).zip(labels) {
+        out.push(*label);
+        (0..3).for_each(|c| out.extend((0..PLANE).map(|p| pixels[p * 3 + c])));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +81,7 @@ mod tests {
         let data = open().unwrap();
         assert_eq!((data.train.len(), data.test.len()), (5, 1));
         assert_eq!(&data.test.images[..6], [10, 20, 30, 10, 20, 30]);
+        assert_eq!(rows(&data.test.images, &data.test.labels), row);
         row[0] = 10;
         std::fs::write(&last, &row).unwrap();
         assert!(open().unwrap_err().contains("label is 10"));

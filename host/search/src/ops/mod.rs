@@ -13,6 +13,8 @@
 
 pub mod candle;
 mod kernels;
+#[cfg(feature = "tch")]
+pub mod tch;
 
 pub use kernels::quantizer::{MIN_STEP, integers};
 
@@ -267,5 +269,7 @@ pub trait Backend {
     ) -> Self::Tensor;
 }
 
+#[cfg(all(test, feature = "tch"))]
+mod agreement;
 #[cfg(test)]
 mod tests;

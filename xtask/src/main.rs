@@ -2,6 +2,7 @@
 //! else to stderr.
 
 mod bench;
+mod libtorch;
 mod setup;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use jaq_deploy::firmware::{self, Parts, TARGETS};
+use libtorch::Libtorch;
 
 /// Project commands of JAQ.
 #[derive(Debug, Parser)]
@@ -24,7 +26,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Install what building and emulating firmware need and this machine lacks.
-    Setup,
+    Setup {
+        /// Something optional to set up instead.
+        #[arg(value_enum)]
+        what: Option<Extra>,
+    },
     /// Build the firmware of every board and print its size by part.
     Fw {
         /// Lint the firmware instead, warnings denied.
@@ -40,7 +46,7 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
-    /// Measure on emulated cores.
+    /// Measure: kernels and networks on emulated cores, training on this machine.
     Bench {
         #[command(subcommand)]
         what: bench::Bench,
@@ -52,6 +58,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+}
+
+/// What only some need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Extra {
+    /// libtorch, the optional backend of training.
+    Tch,
 }
 
 fn main() -> ExitCode {
@@ -67,7 +80,8 @@ fn main() -> ExitCode {
 impl Task {
     fn run(self) -> Result<()> {
         match self {
-            Task::Setup => setup::run(),
+            Task::Setup { what: None } => setup::run(),
+            Task::Setup { what: Some(Extra::Tch) } => Libtorch::setup().map(drop),
             Task::Fw { clippy } => {
                 setup::run()?;
                 if clippy { lint_firmware() } else { build_firmware() }
@@ -76,10 +90,7 @@ impl Task {
                 setup::run()?;
                 test(full, &arguments)
             }
-            Task::Bench { what } => {
-                setup::run()?;
-                what.run()
-            }
+            Task::Bench { what } => what.run(),
             Task::Demo { arguments } => {
                 setup::run()?;
                 demo(&arguments)
@@ -141,7 +152,16 @@ fn test(full: bool, arguments: &[OsString]) -> Result<()> {
     if full {
         cargo.env("JAQ_FULL", "1");
     }
-    run(&mut cargo)
+    run(&mut cargo)?;
+    if full { test_libtorch() } else { Ok(()) }
+}
+
+/// The tests of training, the backends held to each other among them, on libtorch as well.
+fn test_libtorch() -> Result<()> {
+    let libtorch = Libtorch::setup()?;
+    let mut cargo = cargo();
+    cargo.args(["test", "--package", "jaq-search", "--features", "tch"]);
+    run(libtorch.apply(&mut cargo))
 }
 
 fn demo(arguments: &[OsString]) -> Result<()> {

@@ -22,6 +22,8 @@ pub type Values = BTreeMap<String, Vec<f32>>;
 pub enum CheckpointError {
     #[error("cannot access {path}: {source}", path = path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("cannot write {path}: {source}; the last one is whole, and the same command resumes there", path = path.display())]
+    Write { path: PathBuf, source: std::io::Error },
     #[error("the checkpoint {path} is damaged ({reason}); remove it to start this step again", path = path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("the checkpoint {path} belongs to a run with other settings; use these again, or another run directory", path = path.display())]
@@ -49,7 +51,7 @@ impl Checkpoint {
 
     /// Writes the file whole or not at all. `settings` must be the same when it is read again.
     pub fn save(&self, path: &Path, settings: &impl Serialize) -> Result<(), CheckpointError> {
-        let io = |source| CheckpointError::Io { path: path.to_owned(), source };
+        let io = |source| CheckpointError::Write { path: path.to_owned(), source };
         let mut tensors: BTreeMap<String, &[f32]> = BTreeMap::new();
         for (name, values) in &self.values {
             tensors.insert(format!("value/{name}"), values);
@@ -202,5 +204,25 @@ mod tests {
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         let damaged = Checkpoint::load(&path, &"x").unwrap_err().to_string();
         assert!(damaged.contains("damaged") && damaged.contains("checkpoint.safetensors"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn full_disk_leaves_the_last_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint.safetensors");
+        let mut checkpoint = Checkpoint { step: 1, ..Checkpoint::default() };
+        checkpoint.values.insert("w".into(), vec![1.0; 1 << 16]);
+        checkpoint.save(&path, &"x").unwrap();
+        // What is written beside it goes to a device that is always full.
+        std::os::unix::fs::symlink("/dev/full", path.with_extension("partial")).unwrap();
+        let failed = Checkpoint { step: 2, ..checkpoint.clone() }.save(&path, &"x").unwrap_err();
+        let message = failed.to_string();
+        assert!(
+            message.contains("checkpoint.safetensors") && message.contains("space"),
+            "{message}"
+        );
+        assert!(message.contains("resumes"), "{message}");
+        assert_eq!(Checkpoint::load(&path, &"x").unwrap(), Some(checkpoint));
     }
 }

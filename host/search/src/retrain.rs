@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Values};
 use crate::data::{Augment, Batches, Dataset, Split, plain};
-use crate::ops::Backend;
 use crate::ops::candle::{Candle, with_threads};
+use crate::ops::{Backend, StepRule};
 use crate::optim::{Optimizer, Rule, Schedule, clip};
 use crate::subnet::{Phase, Subnet, SubnetError};
 
@@ -35,6 +35,16 @@ pub enum Mode {
         /// Of the tensors.
         activation: Bits,
     },
+}
+
+/// The tensor library that trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Library {
+    /// The embedded operators on candle.
+    #[default]
+    Embedded,
+    /// libtorch, on a GPU where it finds one; needs the feature `tch`.
+    Tch,
 }
 
 /// Settings of a retraining.
@@ -65,6 +75,16 @@ pub struct RetrainConfig {
     /// not depend on it.
     #[serde(skip)]
     pub threads: usize,
+    /// What computes. No part of what a checkpoint must agree in either.
+    #[serde(skip)]
+    pub library: Library,
+    /// How the steps of tensors between layers learn.
+    #[serde(skip_serializing_if = "is_lsq")]
+    pub activations: StepRule,
+}
+
+fn is_lsq(rule: &StepRule) -> bool {
+    *rule == StepRule::Lsq
 }
 
 impl Default for RetrainConfig {
@@ -81,6 +101,8 @@ impl Default for RetrainConfig {
             augment: Augment::default(),
             seed: 1,
             threads: 0,
+            library: Library::default(),
+            activations: StepRule::default(),
         }
     }
 }
@@ -182,10 +204,23 @@ pub enum TrainError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Subnet(#[from] SubnetError),
+    #[error(
+        "network `{network}` reads images of {wanted} and knows {classes} classes; data set `{data}` has {found} and {there} classes"
+    )]
+    Mismatch {
+        network: String,
+        data: String,
+        wanted: String,
+        found: String,
+        classes: usize,
+        there: usize,
+    },
+    #[error("this build trains on the embedded operators only; build it with `--features tch`")]
+    NoTorch,
     #[error("setting `{setting}`: {reason}")]
     Setting { setting: &'static str, reason: String },
     #[error(
-        "training diverged at step {step}: the loss is not finite; lower the learning rate ({rate})"
+        "training diverged at step {step}: the loss is not finite; lower the learning rate ({rate}), or resume from the last checkpoint, which is sound"
     )]
     Diverged { step: u64, rate: f32 },
     #[error("cannot start {threads} threads: {reason}")]
@@ -217,7 +252,45 @@ pub fn retrain(
         Mode::Uniform { weight, activation } => network.with_uniform_bits(weight, activation),
         _ => network.clone(),
     };
-    on_threads(config.threads, move || run(&Candle, &network, mode, data, config, start, control))?
+    fits(&network, data)?;
+    match config.library {
+        Library::Embedded => {
+            let run = move || run(&Candle, &network, mode, data, config, start, control);
+            on_threads(config.threads, run)?
+        }
+        #[cfg(feature = "tch")]
+        Library::Tch => {
+            let torch = crate::ops::tch::Torch::new(count(config.threads));
+            run(&torch, &network, mode, data, config, start, control)
+        }
+        #[cfg(not(feature = "tch"))]
+        Library::Tch => Err(TrainError::NoTorch),
+    }
+}
+
+/// Whether the network reads the data set's images and names its classes.
+fn fits(network: &Network, data: &Dataset) -> Result<(), TrainError> {
+    let classes = network.layers.last().map_or(0, |last| last.output.shape.elements());
+    if network.input.shape == data.shape && classes == data.classes.len() {
+        return Ok(());
+    }
+    let size = |s: jaq_network::Shape| format!("{}x{}x{}", s.h, s.w, s.c);
+    Err(TrainError::Mismatch {
+        network: network.name.clone(),
+        data: data.name.clone(),
+        wanted: size(network.input.shape),
+        found: size(data.shape),
+        classes,
+        there: data.classes.len(),
+    })
+}
+
+/// As many threads as are asked for; as the machine has, where that is 0.
+fn count(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, Into::into),
+        n => n,
+    }
 }
 
 /// Runs `f` on a pool of its own; 0 threads means as many as the machine has.
@@ -225,10 +298,7 @@ pub(crate) fn on_threads<R: Send>(
     threads: usize,
     f: impl FnOnce() -> R + Send,
 ) -> Result<R, TrainError> {
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, Into::into),
-        n => n,
-    };
+    let threads = count(threads);
     with_threads(threads, f).map_err(|e| TrainError::Threads { threads, reason: e.to_string() })
 }
 
@@ -304,6 +374,7 @@ fn run<B: Backend>(
         false => values.iter().filter(|(n, _)| !n.ends_with(".step")).map(own).collect(),
     };
     let mut subnet = Subnet::new(backend, network, quantized, &fresh, config.seed)?;
+    subnet.activations = config.activations;
     let dims = |n: usize| [n, data.shape.c.into(), data.shape.h.into(), data.shape.w.into()];
     if quantized && !resumed {
         let (images, labels) = batches(0).get(0);
@@ -486,74 +557,4 @@ impl Recent {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::space::tests::small_space;
-    use crate::space::{Choice, Space};
-
-    fn network() -> Network {
-        let space: Space = small_space();
-        // The cheapest operators, mixed widths.
-        let choice = Choice {
-            operators: space.sections.iter().map(|_| 0).collect(),
-            widths: space.genes.iter().enumerate().map(|(i, g)| i % g.options.len()).collect(),
-        };
-        space.network(&choice)
-    }
-
-    fn run(
-        mode: Mode,
-        config: &RetrainConfig,
-        start: Start<'_>,
-        folder: Option<&Path>,
-        stop_after: Option<u64>,
-    ) -> Result<Retrained, TrainError> {
-        let data = crate::data::subset::open().unwrap().reduced(192, 100);
-        let control = Control { progress: &mut |_| (), folder, stop_after };
-        retrain(&network(), mode, &data, config, start, control)
-    }
-
-    fn config() -> RetrainConfig {
-        RetrainConfig { epochs: 2, batch: 32, ..RetrainConfig::default() }
-    }
-
-    #[test]
-    fn killed_retraining_resumes_to_the_same_bytes() {
-        let float = run(Mode::Float, &config(), Start::default(), None, None).unwrap();
-        assert!(float.trained.is_none());
-        let start = Start { values: Some(&float.values), teacher: Some(&float.values) };
-        let whole = run(Mode::Quantized, &config(), start, None, None).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let stopped = run(Mode::Quantized, &config(), start, Some(dir.path()), Some(8));
-        assert!(matches!(stopped, Err(TrainError::Stopped { step: 8 })));
-        let resumed = run(Mode::Quantized, &config(), start, Some(dir.path()), None).unwrap();
-        assert_eq!(resumed.values, whole.values);
-        assert_eq!(resumed.trained, whole.trained);
-        let other = run(Mode::Quantized, &config(), Start::default(), Some(dir.path()), None);
-        assert!(other.unwrap_err().to_string().contains("other settings"));
-    }
-
-    #[test]
-    fn export_is_a_valid_network_at_the_asked_widths() {
-        let config = RetrainConfig { epochs: 1, ..config() };
-        let uniform = Mode::Uniform { weight: Bits::B8, activation: Bits::B8 };
-        for mode in [Mode::Quantized, uniform] {
-            let done = run(mode, &config, Start::default(), None, None).unwrap();
-            let trained = done.trained.unwrap();
-            trained.validate().unwrap();
-            let wanted = match mode {
-                Mode::Quantized => network(),
-                _ => network().with_uniform_bits(Bits::B8, Bits::B8),
-            };
-            assert_eq!(trained.network, wanted);
-            assert_eq!(trained.scales[0], 1.0 / 255.0);
-        }
-    }
-
-    #[test]
-    fn largest_logit_decides() {
-        let logits = [1.0, 3.0, 2.0, 5.0, 5.0, 0.0];
-        assert_eq!(right(&logits, &[1, 0]), 2);
-        assert_eq!(right(&logits, &[2, 1]), 0);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 use jaq_network::{Network, Op, Shape, TrainedNetwork, Window};
 
 use crate::checkpoint::Values;
-use crate::ops::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
+use crate::ops::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide, StepRule};
 use crate::optim::Parameter;
 use crate::quant::{Folded, first_step, first_steps, trained_layer};
 use crate::rng::{Purpose, Rng};
@@ -56,6 +56,8 @@ pub struct Subnet<B: Backend> {
     network: Network,
     quantized: bool,
     layers: Vec<Trainable<B::Var>>,
+    /// How the steps of tensors learn; by LSQ at first.
+    pub activations: StepRule,
 }
 
 /// Step of the input tensor: images are `raw / 255`, codes the raw bytes.
@@ -128,7 +130,8 @@ impl<B: Backend> Subnet<B> {
             }
             layers.push(made);
         }
-        Ok(Subnet { network: network.clone(), quantized, layers })
+        let activations = StepRule::default();
+        Ok(Subnet { network: network.clone(), quantized, layers, activations })
     }
 
     /// The trainable parameters, in a fixed order.
@@ -209,6 +212,7 @@ impl<B: Backend> Subnet<B> {
                 (op, _) => unreachable!("{op:?} was refused when the subnet was made"),
             };
             let grid = grid(layer.output.signed, layer.output.bits.get());
+            let grid = grid.learned_by(self.activations);
             let fit = |b: &B, made: &B::Tensor, step: &B::Var| {
                 b.assign(step, &[first_step(&b.to_vec(made), grid)]);
             };
@@ -303,11 +307,11 @@ pub fn grid(signed: bool, bits: u32) -> Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{plain, subset};
+    use crate::data::{Dataset, Split, plain, subset};
     use crate::ops::candle::Candle;
     use crate::space::Choice;
     use crate::space::tests::small_space;
-    use jaq_network::TensorId;
+    use jaq_network::{Bits, TensorId, reference};
 
     /// Codes of every tensor of one image, from the exported values alone, pixel by pixel.
     fn codes(trained: &TrainedNetwork, image: &[u8]) -> Vec<Vec<i32>> {
@@ -383,11 +387,37 @@ mod tests {
         tensors
     }
 
+    /// Of the logits of 8 images, how many the exported integers compute as training does, and how
+    /// many different ones there are.
+    fn agreement(network: &Network, data: &Dataset) -> (usize, usize) {
+        let b = Candle;
+        let mut subnet = Subnet::new(&b, network, true, &Values::new(), 5).unwrap();
+        let batch = |range: std::ops::Range<usize>| {
+            let (images, labels) = plain(&data.train, data.shape, range);
+            let [h, w, c] = [data.shape.h, data.shape.w, data.shape.c].map(usize::from);
+            b.tensor(&images, &[labels.len(), c, h, w])
+        };
+        subnet.forward(&b, batch(0..32), Phase::Calibrate);
+        subnet.forward(&b, batch(32..64), Phase::Estimate(1.0));
+        let trained = subnet.export(&b).unwrap();
+        trained.validate().unwrap();
+        let logits = b.to_vec(&subnet.forward(&b, batch(0..8), Phase::Eval));
+        let step = trained.scales[trained.scales.len() - 1];
+        let (mut equal, mut distinct) = (0, std::collections::BTreeSet::new());
+        for (i, row) in logits.chunks(10).enumerate() {
+            let integers = codes(&trained, data.train.image(i)).pop().unwrap();
+            for (real, code) in row.iter().zip(integers) {
+                distinct.insert(code);
+                equal += usize::from(((real / step).round() as i32 + 128) == code);
+            }
+        }
+        (equal, distinct.len())
+    }
+
     #[test]
     fn exported_integers_compute_what_training_computed() {
         let space = small_space();
         let data = subset::open().unwrap().reduced(64, 8);
-        let b = Candle;
         for seed in 0..4 {
             let choice = Choice {
                 operators: space.sections.iter().map(|s| seed % s.operators.len()).collect(),
@@ -398,30 +428,40 @@ mod tests {
                     .map(|(i, g)| (i + seed) % g.options.len())
                     .collect(),
             };
-            let network = space.network(&choice);
-            let mut subnet = Subnet::new(&b, &network, true, &Values::new(), 5).unwrap();
-            let batch = |range: std::ops::Range<usize>| {
-                let (images, labels) = plain(&data.train, data.shape, range);
-                b.tensor(&images, &[labels.len(), 1, 28, 28])
-            };
-            subnet.forward(&b, batch(0..32), Phase::Calibrate);
-            subnet.forward(&b, batch(32..64), Phase::Estimate(1.0));
-            let trained = subnet.export(&b).unwrap();
-            trained.validate().unwrap();
-            let logits = b.to_vec(&subnet.forward(&b, batch(0..8), Phase::Eval));
-            let step = trained.scales[trained.scales.len() - 1];
-            let (mut equal, mut distinct) = (0, std::collections::BTreeSet::new());
-            for (i, row) in logits.chunks(10).enumerate() {
-                let integers = codes(&trained, data.train.image(i)).pop().unwrap();
-                for (real, code) in row.iter().zip(integers) {
-                    distinct.insert(code);
-                    equal += usize::from(((real / step).round() as i32 + 128) == code);
-                }
-            }
+            let (equal, distinct) = agreement(&space.network(&choice), &data);
             // A value on the edge between two codes may fall to either side; 2-bit tensors make
             // such an edge visible in the logits.
             assert!(equal >= 70, "network {seed}: {equal} of 80 logits agree");
-            assert!(distinct.len() > 8, "network {seed}: the logits say nothing");
+            assert!(distinct > 8, "network {seed}: the logits say nothing");
         }
+    }
+
+    /// ReLU behind additions, strided 1x1 convolutions, a mean over all pixels.
+    #[test]
+    fn residual_networks_compute_the_same_in_integers() {
+        let network = reference::network("resnet8").unwrap();
+        let shape = network.input.shape;
+        let mut rng = Rng::at(1, Purpose::Augment, 0);
+        let images = (0..64 * shape.elements()).map(|_| rng.below(256) as u8).collect();
+        let train = Split { images, labels: vec![0; 64] };
+        let data = Dataset { train, shape, ..subset::open().unwrap() };
+        for bits in [Bits::B4, Bits::B8] {
+            let (equal, distinct) = agreement(&network.with_uniform_bits(bits, bits), &data);
+            assert!(equal >= 70 && distinct > 8, "{bits} bits: {equal} of 80, {distinct} distinct");
+        }
+    }
+
+    #[test]
+    fn real_sums_are_cut_where_their_integers_are() {
+        let b = Candle;
+        let network = reference::network("resnet8").unwrap();
+        let mut subnet = Subnet::new(&b, &network, false, &Values::new(), 5).unwrap();
+        let mut wanted = network.clone();
+        let images = b.tensor(&vec![0.5; 2 * 3072], &[2, 3, 32, 32]);
+        let cut = b.to_vec(&subnet.forward(&b, images.clone(), Phase::Train));
+        // Without the cut the logits differ: some sums are negative.
+        wanted.layers.iter_mut().filter(|l| l.op == Op::Add).for_each(|l| l.output.signed = true);
+        let mut subnet = Subnet::new(&b, &wanted, false, &Values::new(), 5).unwrap();
+        assert_ne!(cut, b.to_vec(&subnet.forward(&b, images, Phase::Train)));
     }
 }

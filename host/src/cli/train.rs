@@ -10,7 +10,7 @@ use jaq_cost::Mcu;
 use jaq_deploy::engine::Engine;
 use jaq_network::{Network, Op, TrainedNetwork, reference};
 use jaq_search::data::Dataset;
-use jaq_search::retrain::{Mode, RetrainConfig, Start};
+use jaq_search::retrain::{Library, Mode, RetrainConfig, Start};
 use jaq_shared::format::{Bits, LayerBits};
 use serde::Serialize;
 
@@ -43,6 +43,9 @@ pub struct Train {
     /// Threads; 0 for as many as there are. The result does not depend on it.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Tensor library to train on. A run may go on with another.
+    #[arg(long, value_enum, default_value = "candle")]
+    backend: Backend,
     /// Board whose kernels and memory the models are packed for.
     #[arg(long, default_value = "stm32h7")]
     board: String,
@@ -52,6 +55,15 @@ pub struct Train {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Tensor libraries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    /// The embedded operators.
+    Candle,
+    /// libtorch, on a GPU where it finds one; wants a build with `--features tch`.
+    Tch,
 }
 
 /// What a checkpoint of the whole run must agree in.
@@ -119,6 +131,10 @@ impl Train {
         let config = |mode, epochs: u64| RetrainConfig {
             seed: self.seed,
             threads: self.threads,
+            library: match self.backend {
+                Backend::Candle => Library::Embedded,
+                Backend::Tch => Library::Tch,
+            },
             ..RetrainConfig::thorough(mode, epochs.max(1), data.shape.h)
         };
         let settings = config(Mode::Float, self.epochs);

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: executed instructions on emulated cores, every output compared with the
-//! host's in the same run.
+//! host's in the same run; and the speed and memory of training on this machine.
 
 mod kernels;
 mod networks;
 mod npz;
+mod train;
 
 use std::time::Duration;
 
@@ -20,14 +21,17 @@ pub enum Bench {
     Kernels(kernels::Kernels),
     /// The reference networks.
     Networks(networks::Networks),
+    /// Training: images per second and memory of the operators.
+    Train(train::Train),
 }
 
 impl Bench {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
         match self {
-            Bench::Kernels(kernels) => kernels.run(),
-            Bench::Networks(networks) => networks.run(),
+            Bench::Kernels(kernels) => crate::setup::run().and_then(|()| kernels.run()),
+            Bench::Networks(networks) => crate::setup::run().and_then(|()| networks.run()),
+            Bench::Train(train) => train.run(),
         }
     }
 }

@@ -3,60 +3,66 @@
 use jaq_search::ops::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
 use jaq_search::optim::{Optimizer, Parameter, Rule};
 use jaq_search::rng::{Purpose, Rng};
+use serde::{Deserialize, Serialize};
 
 /// What is trained.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Model {
     /// MLPerf Tiny's ResNet-8 on 32x32x3, 12.5 MMAC.
     Resnet8,
     /// A MobileNetV2-like network on 32x32x3, about 13 MMAC.
     Mobile,
-    /// The size the demonstration trains: a small MobileNet on 28x28x1, about 1.5 MMAC.
-    Demo,
 }
 
 impl Model {
-    pub const ALL: [Model; 3] = [Model::Resnet8, Model::Mobile, Model::Demo];
+    pub const ALL: [Model; 2] = [Model::Resnet8, Model::Mobile];
 
     pub fn name(self) -> &'static str {
         match self {
             Model::Resnet8 => "resnet8",
             Model::Mobile => "mobilenetv2-like",
-            Model::Demo => "demo",
         }
     }
 
     pub fn input(self) -> [usize; 3] {
-        if self == Model::Demo { [1, 28, 28] } else { [3, 32, 32] }
+        [3, 32, 32]
     }
+}
+
+/// How weights and feature maps are quantized.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Quantization {
+    /// Bit options of both; none for real values.
+    pub bits: Vec<u32>,
+    /// One operator for all options, else one for each and their weighted sum.
+    pub fused: bool,
+    /// Share of a feature map's channels that is quantized (fused only).
+    pub keep: f32,
 }
 
 /// A model with its parameters.
 pub struct Net<B: Backend> {
     backend: B,
     model: Model,
-    /// Weight and activation bits, `None` for float.
-    bits: Option<(u32, u32)>,
-    pub parameters: Vec<Parameter<B::Var>>,
+    quantization: Quantization,
+    parameters: Vec<Parameter<B::Var>>,
     stats: Vec<RunningStats>,
     used: (usize, usize),
     rng: Rng,
-    pub macs: usize,
     optimizer: Optimizer,
 }
 
 impl<B: Backend> Net<B> {
-    pub fn new(backend: B, model: Model, bits: Option<(u32, u32)>) -> Net<B> {
+    pub fn new(backend: B, model: Model, quantization: Quantization) -> Net<B> {
         let rule = Rule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4 };
         Net {
             backend,
             model,
-            bits,
+            quantization,
             parameters: Vec::new(),
             stats: Vec::new(),
             used: (0, 0),
             rng: Rng::at(1, Purpose::Init, 0),
-            macs: 0,
             optimizer: Optimizer::new(rule),
         }
     }
@@ -75,16 +81,56 @@ impl<B: Backend> Net<B> {
         self.backend.leaf(&self.parameters[at].var)
     }
 
+    /// Probabilities of the bit options: the constant 1, or equal ones that are learned.
+    fn probabilities(&mut self) -> B::Tensor {
+        let n = self.quantization.bits.len();
+        if n == 1 {
+            return self.backend.tensor(&[1.0], &[1]);
+        }
+        self.parameter(&[n], |_| vec![1.0 / n as f32; n])
+    }
+
+    fn grids(&self, unsigned: bool) -> Vec<Grid> {
+        let grid = |bits: &u32| if unsigned { Grid::unsigned(*bits) } else { Grid::signed(*bits) };
+        self.quantization.bits.iter().map(grid).collect()
+    }
+
+    /// `sum_i p_i q_i(x)` in one operator, or composed: every option quantizes all of `x`.
+    fn mixed(
+        &self,
+        x: &B::Tensor,
+        steps: &B::Tensor,
+        p: &B::Tensor,
+        grids: &[Grid],
+        per_image: bool,
+    ) -> B::Tensor {
+        let b = &self.backend;
+        if self.quantization.fused {
+            return b.mixed_quant(x, steps, p, grids, per_image, None);
+        }
+        let width = b.shape(steps)[1..].iter().product::<usize>().max(1);
+        let option = |(i, grid): (usize, &Grid)| {
+            let step = b.reshape(&b.narrow(steps, 0, i, 1), &[width]);
+            b.fake_quant(x, &step, *grid, per_image)
+        };
+        let all: Vec<B::Tensor> = grids.iter().enumerate().map(option).collect();
+        b.weighted_sum(&all, p)
+    }
+
     fn weights(&mut self, shape: &[usize]) -> B::Tensor {
         let fan: usize = shape[1..].iter().product();
         let n: usize = shape.iter().product();
         let deviation = (2.0 / fan as f32).sqrt();
         let w = self.parameter(shape, |rng| (0..n).map(|_| rng.normal() * deviation).collect());
-        let Some((bits, _)) = self.bits else { return w };
-        let grid = Grid::signed(bits);
-        let first = 2.0 * deviation / grid.max as f32;
-        let steps = self.parameter(&shape[..1], |_| vec![first; shape[0]]);
-        self.backend.fake_quant(&w, &steps, grid, false)
+        let grids = self.grids(false);
+        if grids.is_empty() {
+            return w;
+        }
+        let first = |g: &Grid| vec![2.0 * deviation / g.max as f32; shape[0]];
+        let fresh: Vec<f32> = grids.iter().flat_map(first).collect();
+        let steps = self.parameter(&[grids.len(), shape[0]], |_| fresh);
+        let p = self.probabilities();
+        self.mixed(&w, &steps, &p, &grids, false)
     }
 
     /// Convolution, normalization, activation, quantizer.
@@ -108,11 +154,9 @@ impl<B: Backend> Net<B> {
             let weight = self.weights(&[oc, c, k, k]);
             self.backend.conv2d(x, &weight, slide)
         };
-        let (oh, ow) = slide.output(h, w, k, k);
-        self.macs += oh * ow * oc * k * k * if depthwise { 1 } else { c };
         let gamma = self.parameter(&[oc], |_| vec![1.0; oc]);
         let beta = self.parameter(&[oc], |_| vec![0.0; oc]);
-        let step = self.bits.map(|(_, bits)| self.quantizer_step(bits, relu));
+        let quantizer = self.quantizer(relu);
         let at = self.used.1;
         self.used.1 += 1;
         if at == self.stats.len() {
@@ -120,26 +164,37 @@ impl<B: Backend> Net<B> {
         }
         let norm = Norm::Train { stats: &mut self.stats[at], momentum: 0.1 };
         let activation = if relu { Activation::Relu } else { Activation::Identity };
-        let Some((_, bits)) = self.bits else {
+        let Some((grids, steps, p)) = &quantizer else {
             return self.backend.batch_norm(&y, &gamma, &beta, norm, activation);
         };
-        let grids = [if relu { Grid::unsigned(bits) } else { Grid::signed(bits) }];
-        let steps = &step.expect("made above");
-        let p = &self.backend.tensor(&[1.0], &[1]);
-        let options = Options { grids: &grids, steps, p, channels: None };
+        if !self.quantization.fused {
+            let real = self.backend.batch_norm(&y, &gamma, &beta, norm, activation);
+            return self.mixed(&real, steps, p, grids, true);
+        }
+        let kept = (oc as f32 * self.quantization.keep).ceil() as usize;
+        let marks: Vec<bool> = (0..oc).map(|c| c < kept).collect();
+        let channels = (kept < oc).then_some(marks.as_slice());
+        let options = Options { grids, steps, p, channels };
         self.backend.batch_norm_quant(&y, &gamma, &beta, norm, activation, &options)
     }
 
-    fn quantizer_step(&mut self, bits: u32, unsigned: bool) -> B::Tensor {
-        let grid = if unsigned { Grid::unsigned(bits) } else { Grid::signed(bits) };
-        self.parameter(&[1], |_| vec![2.5 / grid.max as f32])
+    /// Grids, steps and probabilities of a feature map; `None` where nothing is quantized.
+    fn quantizer(&mut self, unsigned: bool) -> Option<(Vec<Grid>, B::Tensor, B::Tensor)> {
+        let grids = self.grids(unsigned);
+        if grids.is_empty() {
+            return None;
+        }
+        let fresh: Vec<f32> = grids.iter().map(|g| 2.5 / g.max as f32).collect();
+        let steps = self.parameter(&[grids.len()], |_| fresh);
+        let p = self.probabilities();
+        Some((grids, steps, p))
     }
 
     fn quantize(&mut self, x: &B::Tensor, unsigned: bool) -> B::Tensor {
-        let Some((_, bits)) = self.bits else { return x.clone() };
-        let grid = if unsigned { Grid::unsigned(bits) } else { Grid::signed(bits) };
-        let step = self.quantizer_step(bits, unsigned);
-        self.backend.fake_quant(x, &step, grid, true)
+        match self.quantizer(unsigned) {
+            Some((grids, steps, p)) => self.mixed(x, &steps, &p, &grids, true),
+            None => x.clone(),
+        }
     }
 
     fn residual(&mut self, a: &B::Tensor, b: &B::Tensor, relu: bool) -> B::Tensor {
@@ -165,7 +220,6 @@ impl<B: Backend> Net<B> {
 
     pub fn forward(&mut self, images: &[f32]) -> B::Tensor {
         self.used = (0, 0);
-        self.macs = 0;
         let [c, h, w] = self.model.input();
         let x = self.backend.tensor(images, &[images.len() / (c * h * w), c, h, w]);
         let x = match self.model {
@@ -197,32 +251,35 @@ impl<B: Backend> Net<B> {
                 }
                 self.block(&x, 256, 1, 1, false, true)
             }
-            Model::Demo => {
-                let mut x = self.block(&x, 16, 3, 2, false, true);
-                for (oc, expand, stride) in
-                    [(16, 3, 1), (24, 3, 2), (24, 3, 1), (40, 4, 2), (40, 4, 1)]
-                {
-                    x = self.inverted(&x, oc, expand, 3, stride);
-                }
-                self.block(&x, 96, 1, 1, false, true)
-            }
         };
         let x = self.backend.global_avg_pool(&x);
         let features = self.backend.shape(&x)[1];
         let weight = self.weights(&[10, features]);
-        self.macs += 10 * features;
         let bias = self.parameter(&[10], |_| vec![0.0; 10]);
         self.backend.linear(&x, &weight, Some(&bias))
     }
 
+    fn loss(&mut self, images: &[f32], labels: &[u32]) -> B::Tensor {
+        let logits = self.forward(images);
+        self.backend.cross_entropy(&logits, labels, 0.1)
+    }
+
     /// Forward, backward, one step of SGD; the loss.
     pub fn step(&mut self, images: &[f32], labels: &[u32]) -> f32 {
-        let logits = self.forward(images);
-        let loss = self.backend.cross_entropy(&logits, labels, 0.1);
+        let loss = self.loss(images, labels);
         let value = self.backend.to_scalar(&loss);
         let vars: Vec<_> = self.parameters.iter().map(|p| p.var.clone()).collect();
         let grads = self.backend.grad(loss, &vars);
         self.optimizer.step(&self.backend, &self.parameters, &grads, 0.01);
         value
+    }
+
+    /// Bytes that a forward pass keeps for the backward pass, by what is `live` before and after.
+    pub fn saved(&mut self, images: &[f32], labels: &[u32], live: impl Fn() -> usize) -> usize {
+        let before = live();
+        let loss = self.loss(images, labels);
+        let after = live();
+        drop(loss);
+        after.saturating_sub(before)
     }
 }

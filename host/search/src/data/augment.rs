@@ -1,6 +1,7 @@
 //! Batches: which images in which order, and how each is altered before it is trained on.
 
 use jaq_network::Shape;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Split;
@@ -28,9 +29,8 @@ impl Augment {
     /// Images as they are.
     pub const NONE: Augment = Augment { shift: 0, flip: false, cutout: 0 };
 
-    /// Alters one image (HWC) into `out` (CHW, raw / 255), as the network sees it.
-    fn apply(&self, image: &[u8], shape: Shape, rng: &mut Rng, out: &mut [f32]) {
-        let (h, w, c) = (shape.h as isize, shape.w as isize, usize::from(shape.c));
+    /// Draws what happens to one image.
+    fn draw(&self, shape: Shape, rng: &mut Rng) -> Altered {
         let shift = |rng: &mut Rng| match self.shift {
             0 => 0,
             s => rng.below(2 * s + 1) as isize - s as isize,
@@ -39,14 +39,32 @@ impl Augment {
         let flip = self.flip && rng.below(2) == 1;
         let side = self.cutout as isize;
         let cut = (side > 0 && rng.below(2) == 1).then(|| {
-            let (y, x) = (rng.below(h as usize) as isize, rng.below(w as usize) as isize);
+            let (y, x) = (rng.below(shape.h.into()) as isize, rng.below(shape.w.into()) as isize);
             (y - side / 2, x - side / 2)
         });
+        Altered { dy, dx, flip, cut, side }
+    }
+}
+
+/// What happens to one image.
+struct Altered {
+    dy: isize,
+    dx: isize,
+    flip: bool,
+    /// Top and left of the blanked square.
+    cut: Option<(isize, isize)>,
+    side: isize,
+}
+
+impl Altered {
+    /// Alters an image (HWC) into `out` (CHW, raw / 255), as the network sees it.
+    fn apply(&self, image: &[u8], shape: Shape, out: &mut [f32]) {
+        let (h, w, c) = (shape.h as isize, shape.w as isize, usize::from(shape.c));
         for y in 0..h {
             for x in 0..w {
-                let (sy, sx) = (y + dy, if flip { w - 1 - x } else { x } + dx);
-                let hidden = cut.is_some_and(|(top, left)| {
-                    (top..top + side).contains(&y) && (left..left + side).contains(&x)
+                let (sy, sx) = (y + self.dy, if self.flip { w - 1 - x } else { x } + self.dx);
+                let hidden = self.cut.is_some_and(|(top, left)| {
+                    (top..top + self.side).contains(&y) && (left..left + self.side).contains(&x)
                 });
                 let inside = (0..h).contains(&sy) && (0..w).contains(&sx) && !hidden;
                 for ch in 0..c {
@@ -104,9 +122,13 @@ impl<'a> Batches<'a> {
         let mut rng = Rng::at(self.seed, Purpose::Augment, (self.epoch << 32) | (index as u64));
         let size = self.shape.elements();
         let mut images = vec![0.0; chosen.len() * size];
-        for (image, out) in chosen.iter().zip(images.chunks_exact_mut(size)) {
-            self.augment.apply(self.split.image(*image as usize), self.shape, &mut rng, out);
-        }
+        let altered: Vec<Altered> =
+            chosen.iter().map(|_| self.augment.draw(self.shape, &mut rng)).collect();
+        images.par_chunks_exact_mut(size).zip(chosen).zip(altered).for_each(
+            |((out, image), altered)| {
+                altered.apply(self.split.image(*image as usize), self.shape, out);
+            },
+        );
         let labels = chosen.iter().map(|i| u32::from(self.split.labels[*i as usize])).collect();
         (images, labels)
     }
@@ -119,7 +141,7 @@ pub fn plain(split: &Split, shape: Shape, range: std::ops::Range<usize>) -> (Vec
     // Nothing random is drawn where nothing is altered.
     let mut rng = Rng::at(0, Purpose::Augment, 0);
     for (index, out) in range.clone().zip(images.chunks_exact_mut(size)) {
-        Augment::NONE.apply(split.image(index), shape, &mut rng, out);
+        Augment::NONE.draw(shape, &mut rng).apply(split.image(index), shape, out);
     }
     (images, range.map(|i| u32::from(split.labels[i])).collect())
 }

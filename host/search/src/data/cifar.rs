@@ -1,4 +1,5 @@
-//! CIFAR-10 in its standard binary layout: rows of a label byte and 3 planes of 32x32 bytes.
+//! CIFAR-10 in its standard binary layout: rows of a label byte and 3 planes of 32x32 bytes; and
+//! the user's own images in that layout.
 
 use std::path::Path;
 
@@ -10,19 +11,34 @@ const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 const PLANE: usize = 32 * 32;
 
-/// Reads `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin` from `folder`.
+/// Reads `data_batch_1.bin`, `data_batch_2.bin` and so on, and `test_batch.bin` from `folder`. The
+/// classes are the lines of `batches.meta.txt` where there is one, else those of CIFAR-10.
 pub(super) fn open(folder: &Path, name: &str) -> Result<Dataset, DataError> {
+    let batch = |i: usize| folder.join(format!("data_batch_{i}.bin"));
+    // The known data set has five; the first one that is missing is named.
+    let known = if name == "cifar-10" { 5 } else { 1 };
     let mut train = Split::default();
-    for batch in 1..=5 {
-        append(&folder.join(format!("data_batch_{batch}.bin")), &mut train)?;
+    for i in (1..).take_while(|i| *i <= known || batch(*i).exists()) {
+        append(&batch(i), &mut train)?;
     }
     let mut test = Split::default();
     append(&folder.join("test_batch.bin"), &mut test)?;
+    let meta = folder.join("batches.meta.txt");
+    let classes = match meta.exists() {
+        true => {
+            let text = String::from_utf8_lossy(&read(&meta)?).into_owned();
+            text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
+        }
+        false => CLASSES.map(str::to_owned).to_vec(),
+    };
     Dataset {
         name: name.to_owned(),
         shape: Shape::new(32, 32, 3),
-        classes: CLASSES.map(str::to_owned).to_vec(),
-        test_label: format!("CIFAR-10 test set, {} images", test.len()),
+        classes,
+        test_label: match name {
+            "cifar-10" => format!("CIFAR-10 test set, {} images", test.len()),
+            _ => format!("test batch of {name}, {} images", test.len()),
+        },
         train,
         test,
     }
@@ -73,7 +89,7 @@ mod tests {
         }
         std::fs::write(dir.path().join("test_batch.bin"), &row).unwrap();
         let last = dir.path().join("data_batch_5.bin");
-        let open = || open(dir.path(), "x").map_err(|e| e.to_string());
+        let open = || open(dir.path(), "cifar-10").map_err(|e| e.to_string());
         assert!(open().unwrap_err().contains("data_batch_5"));
         std::fs::write(&last, &row[1..]).unwrap();
         assert!(open().unwrap_err().contains("3073"));
@@ -85,5 +101,13 @@ mod tests {
         row[0] = 10;
         std::fs::write(&last, &row).unwrap();
         assert!(open().unwrap_err().contains("label is 10"));
+        // Images of the user's own: any number of batches, classes by name.
+        let own = || super::open(dir.path(), "mine").map_err(|e| e.to_string());
+        assert!(own().unwrap_err().contains("label is 10"));
+        let names: Vec<String> = (0..11).map(|i| format!("class {i}\n")).collect();
+        std::fs::write(dir.path().join("batches.meta.txt"), names.concat()).unwrap();
+        assert_eq!(own().unwrap().classes[10], "class 10");
+        std::fs::remove_file(dir.path().join("data_batch_2.bin")).unwrap();
+        assert_eq!(own().unwrap().train.len(), 1);
     }
 }

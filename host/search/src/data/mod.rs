@@ -8,6 +8,7 @@ mod augment;
 mod cifar;
 pub mod fetch;
 mod idx;
+mod images;
 pub mod subset;
 
 use std::path::{Path, PathBuf};
@@ -116,7 +117,8 @@ pub fn folder() -> PathBuf {
 }
 
 impl Dataset {
-    /// Opens a data set by name, or a folder of IDX files or CIFAR-10 batches.
+    /// Opens a data set by name, or a folder of IDX files, of batches in CIFAR-10's layout, or of
+    /// images by class.
     ///
     /// `fashion-mnist-subset` always works; its accuracy is reported on the full Fashion-MNIST
     /// test set where that is installed, else on the held-out part of the subset.
@@ -159,9 +161,12 @@ impl Dataset {
         if path.join("data_batch_1.bin").exists() {
             return cifar::open(path, name);
         }
+        if images::has_folders(path) {
+            return images::open(path, name);
+        }
         Err(DataError::Format {
             file: name.into(),
-            reason: "a folder of IDX files (train-images-idx3-ubyte, ...) or of CIFAR-10 batches (data_batch_1.bin, ...) is wanted".into(),
+            reason: "a folder of IDX files (train-images-idx3-ubyte, ...), of CIFAR-10 batches (data_batch_1.bin, ...) or of images by class (train/<class>/*.png, test/<class>/*.png, or <class>/*.png) is wanted".into(),
         })
     }
 

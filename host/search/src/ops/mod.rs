@@ -16,6 +16,8 @@ mod kernels;
 #[cfg(feature = "tch")]
 pub mod tch;
 
+use serde::{Deserialize, Serialize};
+
 pub use kernels::quantizer::{MIN_STEP, integers};
 
 /// How a window slides over a feature map; the window itself has the size of the weights.
@@ -90,6 +92,19 @@ pub enum Norm<'a> {
 /// Added to the variance before its root.
 pub const NORM_EPSILON: f32 = 1e-5;
 
+/// How the step of a quantizer learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StepRule {
+    /// Learned step size (Esser et al., 2020): by the rounding error on the grid and the bound off
+    /// it, scaled by `1 / sqrt(n * max)`, `n` the elements that share the step.
+    #[default]
+    Lsq,
+    /// Parameterized clipping (Choi et al., 2018), with the clipping level `max * step`: by what
+    /// is clipped alone, scaled by `1 / max^2`, so that gradient descent on the step is that on
+    /// the level.
+    Pact,
+}
+
 /// The integers a quantizer may produce: `q = clamp(round(x / step), min, max) * step`, rounding
 /// half to even. A zero point is a shift of the same grid: unsigned code = integer - `min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,17 +113,29 @@ pub struct Grid {
     pub min: i32,
     /// Largest integer.
     pub max: i32,
+    /// How the step learns.
+    pub rule: StepRule,
 }
 
 impl Grid {
     /// `0 ..= 2^bits - 1`: activations after a ReLU.
     pub const fn unsigned(bits: u32) -> Grid {
-        Grid { min: 0, max: (1 << bits) - 1 }
+        Grid::with_zero_point(bits, 0)
     }
 
     /// `-2^(bits-1) ..= 2^(bits-1) - 1`: weights, and activations with the zero point `2^(bits-1)`.
     pub const fn signed(bits: u32) -> Grid {
-        Grid { min: -(1 << (bits - 1)), max: (1 << (bits - 1)) - 1 }
+        Grid::with_zero_point(bits, 1 << (bits - 1))
+    }
+
+    /// Unsigned codes `0 ..= 2^bits - 1` of which `zero`, less than the largest, means 0.
+    pub const fn with_zero_point(bits: u32, zero: i32) -> Grid {
+        Grid { min: -zero, max: (1 << bits) - 1 - zero, rule: StepRule::Lsq }
+    }
+
+    /// The same integers, the step learning by another rule.
+    pub const fn learned_by(self, rule: StepRule) -> Grid {
+        Grid { rule, ..self }
     }
 }
 
@@ -242,11 +269,11 @@ pub trait Backend {
         temperature: f32,
     ) -> Self::Tensor;
 
-    /// LSQ fake quantization: `step [1]`, or `[C]` with one step for each slice of `x`'s first
+    /// Fake quantization: `step [1]`, or `[C]` with one step for each slice of `x`'s first
     /// dimension (output channels of a weight). Straight-through to `x` where the *rounded* value
-    /// lies in the grid; the step's gradient is scaled by `1 / sqrt(n * max)`, `n` the elements of
-    /// `x` that share a step (of one image, where the step is `[1]` and `x` has four dimensions
-    /// and `per_image` is set).
+    /// lies in the grid; the step learns by the grid's [`StepRule`], `n` the elements of `x` that
+    /// share a step (of one image, where the step is `[1]` and `x` has four dimensions and
+    /// `per_image` is set).
     fn fake_quant(
         &self,
         x: &Self::Tensor,

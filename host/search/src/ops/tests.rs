@@ -1,7 +1,7 @@
 //! Every operator against finite differences, candle's own convolution, and cases worked by hand.
 
 use super::candle::{Candle, Value};
-use super::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
+use super::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide, StepRule};
 
 const B: Candle = Candle;
 
@@ -268,6 +268,60 @@ fn quantizer_by_hand() {
     let expected: f32 = [-2.0, -2.0, 0.4, 0.5, 0.4, -0.5, 0.4, -0.2, -0.4, 1.0, 1.0].iter().sum();
     let scale = 1.0 / 11f32.sqrt();
     assert!((grads[1].as_ref().unwrap()[0] - expected * scale).abs() < 1e-5);
+}
+
+/// Worked by hand, as above, with the clipping level 0.5 * 3 = 1.5 of the unsigned 2-bit grid.
+#[test]
+fn clipping_level_by_hand() {
+    let x = [-1.0, 0.2, 0.3, 1.4, 1.6, 1.8, 9.0];
+    let grid = Grid::unsigned(2).learned_by(StepRule::Pact);
+    let (xv, step) = (B.var(&x, &[7]), B.var(&[0.5], &[1]));
+    let out = B.fake_quant(&B.leaf(&xv), &B.leaf(&step), grid, false);
+    assert_eq!(B.to_vec(&out), [0.0, 0.0, 0.5, 1.5, 1.5, 1.5, 1.5]);
+    let weights = B.tensor(&[8.0, 8.0, 8.0, 8.0, 8.0, 1.0, 2.0], &[7]);
+    let grads = B.grad(B.sum(&B.mul(&out, &weights)), &[xv, step]);
+    assert_eq!(grads[0].as_ref().unwrap(), &[0.0, 8.0, 8.0, 8.0, 8.0, 0.0, 0.0]);
+    // Two are clipped from above; d level = 3 d step.
+    let dstep = grads[1].as_ref().unwrap()[0];
+    assert!((dstep - 3.0 / 3.0).abs() < 1e-6, "{dstep}");
+}
+
+/// A zero point of 1 on two bits: codes 0 to 3 stand for -1 to 2 steps.
+#[test]
+fn zero_point_shifts_the_grid() {
+    let grid = Grid::with_zero_point(2, 1);
+    assert_eq!((grid.min, grid.max), (-1, 2));
+    assert_eq!(Grid::with_zero_point(4, 8), Grid::signed(4));
+    let x = B.tensor(&[-9.0, -0.6, 0.4, 0.9, 9.0], &[5]);
+    let out = B.fake_quant(&x, &B.tensor(&[0.5], &[1]), grid, false);
+    assert_eq!(B.to_vec(&out), [-0.5, -0.5, 0.5, 1.0, 1.0]);
+    let codes = super::integers(&[-9.0, -0.6, 0.4, 0.9, 9.0], &[0.5], grid);
+    assert_eq!(codes, [-1, -1, 1, 2, 2]);
+}
+
+/// What a quantizer is smooth in: its probabilities everywhere, and its step where all is clipped.
+#[test]
+fn smooth_parts_of_quantizers() {
+    let grids = [Grid::signed(2), Grid::signed(4), Grid::with_zero_point(3, 2)];
+    let x: Vec<f32> = random(&[2, 3, 4, 4], 1).iter().map(|x| 3.0 * x).collect();
+    let input = B.tensor(&x, &[2, 3, 4, 4]);
+    let steps = B.tensor(&[0.7, 0.2, 0.4], &[3]);
+    let marks = [true, false, true];
+    for channels in [None, Some(&marks[..])] {
+        check(&[&[3]], |v| B.mixed_quant(&input, &steps, &v[0], &grids, true, channels));
+    }
+    let far: Vec<f32> = x.iter().map(|x| x + 9.0 * x.signum()).collect();
+    let input = B.tensor(&far, &[2, 3, 4, 4]);
+    // The gradient is the true one but for its stated factor, which this takes out again.
+    for (rule, factor) in [(StepRule::Lsq, 48f32 * 1.0), (StepRule::Pact, 1.0)] {
+        let grid = Grid::signed(2).learned_by(rule);
+        let unscaled = |v: &[Value]| {
+            let q = B.fake_quant(&input, &v[0], grid, true);
+            let value = B.to_vec(&q);
+            B.straight_through(&B.scale(&q, factor.sqrt()), &value)
+        };
+        check_at(&[&[1]], &[vec![0.5]], unscaled);
+    }
 }
 
 #[test]

@@ -174,8 +174,10 @@ pub fn backward(
                     };
                     // SAFETY: each block has a slice of its own.
                     let dw = unsafe { dw_parts.part(block * weight.len(), weight.len()) };
-                    let (a, b) = (View::rows(grad, pixels), View::rows(patches, pixels).t());
-                    product([g.filters, taps, pixels], dw, true, a, b);
+                    // Transposed, `[taps, filters]`: what the product must bring into another
+                    // order is then the gradient, and not the many times larger patches.
+                    let (a, b) = (View::rows(patches, pixels), View::rows(grad, pixels).t());
+                    product([taps, g.filters, pixels], dw, true, a, b);
                 }
             }
         });
@@ -187,8 +189,7 @@ pub fn backward(
                 *sum += *part;
             }
         }
-        dw.truncate(weight.len());
-        dw
+        (0..weight.len()).map(|i| dw[i % taps * g.filters + i / taps]).collect()
     });
     (wanted[0].then_some(dx), dw)
 }

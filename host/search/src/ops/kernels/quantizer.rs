@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::{LANES, Parts, Sum, simd, written};
-use crate::ops::Grid;
+use crate::ops::{Grid, StepRule};
 
 /// A learned step never acts as less than this.
 pub const MIN_STEP: f32 = 1e-7;
@@ -45,12 +45,21 @@ struct Quantizer {
     min: f32,
     max: f32,
     p: f32,
+    /// The step learns from what is clipped alone.
+    clipped_only: bool,
 }
 
 impl Quantizer {
     fn new(step: f32, grid: Grid, p: f32) -> Quantizer {
         let step = step.max(MIN_STEP);
-        Quantizer { step, inverse: 1.0 / step, min: grid.min as f32, max: grid.max as f32, p }
+        Quantizer {
+            step,
+            inverse: 1.0 / step,
+            min: grid.min as f32,
+            max: grid.max as f32,
+            p,
+            clipped_only: grid.rule == StepRule::Pact,
+        }
     }
 
     /// `x` in steps, kept within one step of the grid, and rounded to an integer, which may lie
@@ -195,7 +204,8 @@ impl Quantizer {
             let (scaled, rounded) = self.place(x[i]);
             let integer = bound(rounded, self.min, self.max);
             let inside = integer == rounded;
-            let position = if inside { scaled } else { 0.0 };
+            let place = if self.clipped_only { integer } else { scaled };
+            let position = if inside { place } else { 0.0 };
             let passed = if inside { self.p } else { 0.0 };
             sums.steps[i] += g[i] * (integer - position);
             sums.probabilities[i] += g[i] * integer;
@@ -227,7 +237,11 @@ pub fn option_gradients<'a>(
     }
     let scale = |i: usize| {
         let levels = f64::from(mixture.grids[i].max);
-        f64::from(mixture.p[i]) / (mixture.sharing as f64 * levels).sqrt()
+        f64::from(mixture.p[i])
+            / match mixture.grids[i].rule {
+                StepRule::Lsq => (mixture.sharing as f64 * levels).sqrt(),
+                StepRule::Pact => levels * levels,
+            }
     };
     OptionGradients {
         steps: steps.iter().enumerate().map(|(at, sum)| (sum * scale(at / n)) as f32).collect(),

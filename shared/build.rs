@@ -3,7 +3,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(jaq_armv7em)");
+    println!("cargo::rustc-check-cfg=cfg(jaq_armv7em, jaq_armv7m, jaq_armv6m, jaq_rv32im)");
     let target = std::env::var("TARGET").unwrap_or_default();
     // DSP instructions and single-precision registers (the micro-kernels keep counters there). An
     // Armv8-M core with a floating-point unit is taken for a Cortex-M33 with both.
@@ -13,5 +13,12 @@ fn main() {
         // The assembler does not know of the DSP instructions by the target's name alone.
         let cpu = if target.starts_with("thumbv8m") { ".cpu cortex-m33" } else { "" };
         println!("cargo::rustc-env=JAQ_ASM_CPU={cpu}");
+    }
+    for (prefix, cfg) in
+        [("thumbv7m", "jaq_armv7m"), ("thumbv6m", "jaq_armv6m"), ("riscv32im", "jaq_rv32im")]
+    {
+        if target.starts_with(prefix) {
+            println!("cargo::rustc-cfg={cfg}");
+        }
     }
 }

@@ -84,6 +84,12 @@ pub enum IsaName {
     Portable,
     /// Armv7E-M with DSP instructions and single-precision registers.
     Armv7em,
+    /// Armv7-M without DSP instructions.
+    Armv7m,
+    /// Armv6-M.
+    Armv6m,
+    /// RV32IM.
+    Rv32im,
 }
 
 impl From<IsaName> for Isa {
@@ -91,6 +97,9 @@ impl From<IsaName> for Isa {
         match name {
             IsaName::Portable => Isa::Portable,
             IsaName::Armv7em => Isa::Armv7em,
+            IsaName::Armv7m => Isa::Armv7m,
+            IsaName::Armv6m => Isa::Armv6m,
+            IsaName::Rv32im => Isa::Rv32im,
         }
     }
 }

@@ -42,6 +42,7 @@ mod linear;
 mod portable;
 mod reference;
 pub mod requant;
+mod word;
 
 use serde::{Deserialize, Serialize};
 
@@ -67,11 +68,13 @@ pub enum KernelId {
     AvgPool,
     /// Maximum pooling.
     MaxPool,
+    /// Convolution on 32-bit products: fields of two pixels in one register.
+    Word,
 }
 
 impl KernelId {
     /// Every kernel.
-    pub const ALL: [KernelId; 8] = [
+    pub const ALL: [KernelId; 9] = [
         KernelId::Reference,
         KernelId::Outer,
         KernelId::Dual,
@@ -80,6 +83,7 @@ impl KernelId {
         KernelId::Add,
         KernelId::AvgPool,
         KernelId::MaxPool,
+        KernelId::Word,
     ];
 
     /// Name as printed by `inspect` and benchmarks.
@@ -93,6 +97,7 @@ impl KernelId {
             KernelId::Add => "add",
             KernelId::AvgPool => "avgpool",
             KernelId::MaxPool => "maxpool",
+            KernelId::Word => "word",
         }
     }
 
@@ -108,6 +113,7 @@ impl KernelId {
             KernelId::Add => 3,
             KernelId::AvgPool => 3,
             KernelId::MaxPool => 3,
+            KernelId::Word => 1,
         }
     }
 }
@@ -117,14 +123,31 @@ impl KernelId {
 pub enum Isa {
     /// Rust alone.
     Portable,
-    /// Armv7E-M with DSP instructions and single-precision registers (Cortex-M4F, M7).
+    /// Armv7E-M with DSP instructions and single-precision registers (Cortex-M4F, M7), and Armv8-M
+    /// with both (M33).
     Armv7em,
+    /// Armv7-M: long multiplications, no DSP instructions (Cortex-M3).
+    Armv7m,
+    /// Armv6-M: products of 32 bits, eight registers for most instructions (Cortex-M0+).
+    Armv6m,
+    /// RV32IM.
+    Rv32im,
 }
 
 impl Isa {
     /// The micro-kernels in this build.
     pub const fn compiled() -> Isa {
-        if cfg!(jaq_armv7em) { Isa::Armv7em } else { Isa::Portable }
+        if cfg!(jaq_armv7em) {
+            Isa::Armv7em
+        } else if cfg!(jaq_armv7m) {
+            Isa::Armv7m
+        } else if cfg!(jaq_armv6m) {
+            Isa::Armv6m
+        } else if cfg!(jaq_rv32im) {
+            Isa::Rv32im
+        } else {
+            Isa::Portable
+        }
     }
 }
 
@@ -159,7 +182,7 @@ pub struct Call<'a> {
 pub fn candidates(
     layer: &LayerShape,
     _requant: Requant,
-    _isa: Isa,
+    isa: Isa,
 ) -> impl Iterator<Item = KernelId> + use<> {
     let general = match layer.op {
         Op::Conv(_) | Op::Depthwise(_) | Op::Linear => KernelId::Reference,
@@ -167,19 +190,23 @@ pub fn candidates(
         Op::AvgPool(_) => KernelId::AvgPool,
         Op::MaxPool(_) => KernelId::MaxPool,
     };
-    let dense = dense::supports(layer).then(|| match dense::family(layer) {
+    // Without long multiplications worth the name, products of 32 bits serve better.
+    let short = matches!(isa, Isa::Armv7m | Isa::Armv6m | Isa::Rv32im);
+    let word = (isa != Isa::Armv7em && word::supports(layer)).then_some(KernelId::Word);
+    let dense = (!short && dense::supports(layer)).then(|| match dense::family(layer) {
         Family::Outer => KernelId::Outer,
         Family::Dual => KernelId::Dual,
     });
     let depthwise = depthwise::supports(layer).then_some(KernelId::Depthwise);
     let dot = (layer.op == Op::Linear).then_some(KernelId::Dot);
-    [dense, dot, depthwise, Some(general)].into_iter().flatten()
+    [dense, word, dot, depthwise, Some(general)].into_iter().flatten()
 }
 
 /// Working memory of `kernel` on `layer` in bytes, a multiple of 4.
 pub fn scratch_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
     match kernel {
         KernelId::Outer | KernelId::Dual => dense::scratch_bytes(layer),
+        KernelId::Word => word::scratch_bytes(layer),
         KernelId::Dot => linear::scratch_bytes(layer),
         KernelId::Depthwise => depthwise::scratch_bytes(layer),
         KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
@@ -193,6 +220,7 @@ pub fn packed_weight_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
             codes::stream_bytes(layer.weights(), layer.bits.weight)
         }
         KernelId::Outer | KernelId::Dual => dense::packed_weight_bytes(layer),
+        KernelId::Word => word::packed_weight_bytes(layer),
         KernelId::Dot => linear::packed_weight_bytes(layer),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
     }
@@ -217,6 +245,7 @@ pub fn pack_weights(kernel: KernelId, layer: &LayerShape, weights: &[i8], out: &
             codes::write_stream(layer.bits.weight, weights, out);
         }
         KernelId::Outer | KernelId::Dual => dense::pack_weights(layer, weights, out),
+        KernelId::Word => word::pack_weights(layer, weights, out),
         KernelId::Dot => linear::pack_weights(layer, weights, out),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
     }
@@ -247,6 +276,7 @@ pub fn prepare(
     }
     match kernel {
         KernelId::Outer | KernelId::Dual => dense::prepare(layer, requant, multipliers, biases),
+        KernelId::Word => word::prepare(layer, requant, multipliers, biases),
         KernelId::Dot | KernelId::Depthwise => {
             requant::prepare_upper(requant, layer.bits.output, multipliers);
         }
@@ -259,6 +289,7 @@ pub fn run(kernel: KernelId, call: Call<'_>) {
     match kernel {
         KernelId::Reference => reference::run(call),
         KernelId::Outer | KernelId::Dual => dense::run(call),
+        KernelId::Word => word::run(call),
         KernelId::Dot => linear::run(call),
         KernelId::Depthwise => depthwise::run(call),
         KernelId::Add => elementwise::add(call),
@@ -297,6 +328,7 @@ pub fn work_names(kernel: KernelId) -> [&'static str; WORK_COUNTS] {
     let parts: &[&'static str] = match kernel {
         KernelId::Reference => &reference::WORK,
         KernelId::Outer | KernelId::Dual => &dense::WORK,
+        KernelId::Word => &word::WORK,
         KernelId::Dot => &linear::WORK,
         KernelId::Depthwise => &depthwise::WORK,
         KernelId::Add => &elementwise::ADD_WORK,
@@ -315,6 +347,7 @@ pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
     match kernel {
         KernelId::Reference => reference::work(layer),
         KernelId::Outer | KernelId::Dual => dense::work(layer),
+        KernelId::Word => word::work(layer),
         KernelId::Dot => linear::work(layer),
         KernelId::Depthwise => depthwise::work(layer),
         KernelId::Add => elementwise::add_work(layer),

@@ -79,8 +79,14 @@ impl Finish {
         if is_upper(self.requant, self.output) {
             wide_upper(acc, m, b, self.output)
         } else {
-            requantize(self.requant, acc, m, b, self.output)
+            self.plain(acc)
         }
+    }
+
+    /// The code of an accumulator on tables whose multipliers are not pre-multiplied.
+    #[inline(always)]
+    pub fn plain(&self, acc: i32) -> u32 {
+        requantize(self.requant, acc, self.multiplier, self.bias, self.output)
     }
 }
 

@@ -70,7 +70,9 @@ impl Core {
     fn isa(self) -> Isa {
         match self {
             Core::M7 | Core::M4 | Core::M33 => Isa::Armv7em,
-            Core::M3 | Core::M0p | Core::Rv32 => Isa::Portable,
+            Core::M3 => Isa::Armv7m,
+            Core::M0p => Isa::Armv6m,
+            Core::Rv32 => Isa::Rv32im,
         }
     }
 

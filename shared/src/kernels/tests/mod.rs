@@ -66,7 +66,7 @@ fn execute(kernel: KernelId, case: &Case) -> Vec<u8> {
 /// Runs every kernel that is offered for the case and compares with the oracle.
 fn check(case: &Case) {
     let expected = pack(case.layer.output_format(), &case.expected());
-    for isa in [Isa::Portable, Isa::Armv7em] {
+    for isa in [Isa::Portable, Isa::Armv7em, Isa::Rv32im] {
         for kernel in candidates(&case.layer, case.requant, isa) {
             let found = execute(kernel, case);
             if let Some(at) = (0..found.len()).find(|&i| found[i] != expected[i]) {

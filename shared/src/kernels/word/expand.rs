@@ -1,0 +1,133 @@
+//! From packed activations to the words of a pixel group: position by position, pairs of pixels in
+//! the halves of a word, or single ones.
+
+use super::{PIXELS, WORDS};
+use crate::format::{Bits, LayerShape, Window};
+
+/// A byte of equal codes.
+pub fn byte_of(bits: Bits, code: u8) -> u8 {
+    code.wrapping_mul(match bits {
+        Bits::B2 => 0x55,
+        Bits::B3 | Bits::B4 => 0x11,
+        Bits::B8 => 1,
+    })
+}
+
+/// Finds the codes under the windows of a pixel group.
+pub struct Gather<'a> {
+    window: Window,
+    bits: Bits,
+    /// Height, width and channels of the input.
+    size: [usize; 3],
+    output_width: usize,
+    input: &'a [u8],
+    pixel_bytes: usize,
+    /// A pixel of zero points.
+    padding: &'a [u8],
+}
+
+impl<'a> Gather<'a> {
+    /// Of `layer`; `padding` is a pixel long.
+    pub fn new(layer: &LayerShape, input: &'a [u8], padding: &'a [u8]) -> Self {
+        let shape = layer.input;
+        Gather {
+            window: layer.op.window(),
+            bits: layer.bits.input,
+            size: [shape.h, shape.w, shape.c].map(usize::from),
+            output_width: usize::from(layer.output.w).max(1),
+            input,
+            pixel_bytes: layer.input_format().pixel_bytes(),
+            padding,
+        }
+    }
+
+    /// Expands pairs: eight output pixels from `first` on.
+    #[inline(never)]
+    pub fn pairs(&self, first: usize, out: &mut [[u32; WORDS]]) {
+        self.taps::<PIXELS>(first, out, |rows, out| {
+            for (column, rows) in rows.as_chunks::<2>().0.iter().enumerate() {
+                match self.bits {
+                    Bits::B2 => super::spread::<2>(rows, out, column),
+                    Bits::B3 | Bits::B4 => super::spread::<4>(rows, out, column),
+                    Bits::B8 => super::spread::<8>(rows, out, column),
+                }
+            }
+        });
+    }
+
+    /// Expands bytes of single pixels: four output pixels from `first` on.
+    #[inline(never)]
+    pub fn singles(&self, first: usize, out: &mut [[u32; WORDS]]) {
+        self.taps::<WORDS>(first, out, |rows, out| {
+            let [a, b, c, d] = rows;
+            let bytes = a.iter().zip(*b).zip(c.iter().zip(*d));
+            for (out, ((&a, &b), (&c, &d))) in out.iter_mut().zip(bytes) {
+                *out = [a.into(), b.into(), c.into(), d.into()];
+            }
+        });
+    }
+
+    /// Calls `expand` with the pixels under every tap and where their channels go.
+    #[inline(always)]
+    fn taps<const N: usize>(
+        &self,
+        first: usize,
+        out: &mut [[u32; WORDS]],
+        expand: impl Fn(&[&[u8]; N], &mut [[u32; WORDS]]),
+    ) {
+        let [height, width, channels] = self.size;
+        let stride = usize::from(self.window.stride);
+        let (top, left) = (usize::from(self.window.pads.top), usize::from(self.window.pads.left));
+        // First row and column under every pixel's window; above and left of the input wrapping.
+        let mut origins = [(0, 0); N];
+        let (mut oy, mut ox) = (first / self.output_width, first % self.output_width);
+        for origin in &mut origins {
+            *origin = ((oy * stride).wrapping_sub(top), (ox * stride).wrapping_sub(left));
+            ox += 1;
+            if ox == self.output_width {
+                (oy, ox) = (oy + 1, 0);
+            }
+        }
+        let mut parts = out.chunks_exact_mut(channels.max(1));
+        for ky in 0..usize::from(self.window.kh) {
+            for kx in 0..usize::from(self.window.kw) {
+                let rows = origins.map(|(y, x)| {
+                    let (y, x) = (y.wrapping_add(ky), x.wrapping_add(kx));
+                    if y >= height || x >= width {
+                        return self.padding;
+                    }
+                    let start = (y * width + x) * self.pixel_bytes;
+                    self.input.get(start..start + self.pixel_bytes).unwrap_or(self.padding)
+                });
+                if let Some(part) = parts.next() {
+                    expand(&rows, part);
+                }
+            }
+        }
+    }
+}
+
+/// Takes the codes of `STORAGE` bits of two pixels apart, into one column of `out`.
+#[inline(always)]
+pub fn spread<const STORAGE: u32>(rows: &[&[u8]; 2], out: &mut [[u32; WORDS]], column: usize) {
+    let mask = ((1 << STORAGE) - 1) * 0x0001_0001;
+    let bytes = rows[0].iter().zip(rows[1]);
+    for ((&a, &b), out) in bytes.zip(out.chunks_mut((8 / STORAGE) as usize)) {
+        let word = u32::from(a) | u32::from(b) << 16;
+        for (i, out) in out.iter_mut().enumerate() {
+            out[column % WORDS] = word >> (i as u32 * STORAGE) & mask;
+        }
+    }
+}
+
+/// Sums of every column.
+#[cfg_attr(jaq_armv6m, allow(dead_code))]
+pub fn sums(expanded: &[[u32; WORDS]]) -> [u32; WORDS] {
+    let mut sums = [0u32; WORDS];
+    for words in expanded {
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum = sum.wrapping_add(*word);
+        }
+    }
+    sums
+}

@@ -126,8 +126,7 @@ fn products<const UNIT: usize, const N: usize>(
         let packed: [u32; N] = core::array::from_fn(|row| {
             u32::from_le_bytes(rows[row].next().copied().unwrap_or_default())
         });
-        for j in 0..UNIT {
-            let a = positions[j];
+        for (j, a) in positions.iter().enumerate() {
             for row in 0..N {
                 let w = weight(packed[row], j);
                 for i in 0..WORDS {

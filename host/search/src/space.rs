@@ -9,13 +9,16 @@
 //!
 //! Must not know: probabilities, training, costs.
 
+mod operator;
+
 use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use jaq_network::{Bits, InputEncoding, Layer, Network, Op, Shape, Tensor, TensorId, Window};
 use serde::{Deserialize, Serialize};
+
+pub use operator::Operator;
+use operator::{Part, conv};
 
 /// A space as its file declares it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,80 +76,6 @@ fn one() -> u8 {
 pub struct Head {
     /// Channels of the pointwise convolution.
     pub channels: u16,
-}
-
-/// What a block may be, written `bottleneck3e4`, `fused3e2`, `skip`. A residual is added wherever
-/// input and output have one shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Operator {
-    /// Inverted bottleneck: pointwise to `expansion` times the channels, depthwise, pointwise.
-    Bottleneck {
-        /// Side of the depthwise kernel.
-        kernel: u8,
-        /// Factor on the input's channels.
-        expansion: u16,
-    },
-    /// Dense convolution to `expansion` times the channels, pointwise.
-    Fused {
-        /// Side of the dense kernel.
-        kernel: u8,
-        /// Factor on the input's channels.
-        expansion: u16,
-    },
-    /// Nothing: the block's input is its output.
-    Skip,
-}
-
-impl fmt::Display for Operator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Operator::Bottleneck { kernel, expansion } => {
-                write!(f, "bottleneck{kernel}e{expansion}")
-            }
-            Operator::Fused { kernel, expansion } => write!(f, "fused{kernel}e{expansion}"),
-            Operator::Skip => f.write_str("skip"),
-        }
-    }
-}
-
-impl FromStr for Operator {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let sizes = |rest: &str| -> Option<(u8, u16)> {
-            let (kernel, expansion) = rest.split_once('e')?;
-            let (kernel, expansion) = (kernel.parse().ok()?, expansion.parse().ok()?);
-            (kernel % 2 == 1 && kernel <= 7 && (1..=8).contains(&expansion))
-                .then_some((kernel, expansion))
-        };
-        let found = if text == "skip" {
-            Some(Operator::Skip)
-        } else if let Some(rest) = text.strip_prefix("bottleneck") {
-            sizes(rest).map(|(kernel, expansion)| Operator::Bottleneck { kernel, expansion })
-        } else if let Some(rest) = text.strip_prefix("fused") {
-            sizes(rest).map(|(kernel, expansion)| Operator::Fused { kernel, expansion })
-        } else {
-            None
-        };
-        found.ok_or_else(|| {
-            format!(
-                "`{text}` is no operator; wanted: bottleneck<kernel>e<expansion>, fused<kernel>e<expansion> (kernel 1, 3, 5 or 7, expansion 1 to 8) or skip"
-            )
-        })
-    }
-}
-
-impl TryFrom<String> for Operator {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Operator> for String {
-    fn from(operator: Operator) -> String {
-        operator.to_string()
-    }
 }
 
 /// A width to be chosen; a single option where nothing is to choose.
@@ -437,11 +366,6 @@ impl Space {
     }
 }
 
-/// A dense convolution with `same` padding.
-fn conv(kernel: u8, stride: u8, input: Shape) -> Op {
-    Op::Conv(Window::same(kernel, kernel, stride, input.h, input.w))
-}
-
 struct Builder<'a> {
     file: &'a SpaceFile,
     genes: Vec<Gene>,
@@ -501,37 +425,22 @@ impl Builder<'_> {
         let out = self.gene(format!("{name}.output"), &options);
         let last = (!residual).then_some(out);
         for operator in &stage.operators {
-            let mut layers = match *operator {
-                Operator::Skip if residual => Vec::new(),
-                Operator::Skip => continue,
-                Operator::Bottleneck { kernel, expansion } => {
-                    let n = &name;
-                    let family = "bottleneck";
-                    let wide = input.c * expansion;
-                    let expand = conv(1, 1, input);
-                    let expand = self.layer(n, family, "expand", expand, input, wide, false, None);
-                    let at = expand.output;
-                    let window = Op::Depthwise(Window::same(kernel, kernel, stride, at.h, at.w));
-                    let depthwise =
-                        self.layer(n, family, "depthwise", window, at, wide, false, None);
-                    let at = depthwise.output;
-                    let point = conv(1, 1, at);
-                    let project =
-                        self.layer(n, family, "project", point, at, stage.channels, true, last);
-                    vec![expand, depthwise, project]
-                }
-                Operator::Fused { kernel, expansion } => {
-                    let (n, family) = (&name, "fused");
-                    let wide = input.c * expansion;
-                    let dense = conv(kernel, stride, input);
-                    let expand = self.layer(n, family, "expand", dense, input, wide, false, None);
-                    let at = expand.output;
-                    let point = conv(1, 1, at);
-                    let project =
-                        self.layer(n, family, "project", point, at, stage.channels, true, last);
-                    vec![expand, project]
-                }
-            };
+            if *operator == Operator::Skip && !residual {
+                continue;
+            }
+            let (family, parts) = operator.parts(input.c, stage.channels);
+            // The stride is that of the first kernel that mixes pixels, of the first layer where
+            // none does.
+            let strided = parts.iter().position(|part| part.1 != Part::Dense(1)).unwrap_or(0);
+            let (mut layers, mut at) = (Vec::new(), input);
+            for (i, (role, part, channels)) in parts.iter().enumerate() {
+                let op = part.op(if i == strided { stride } else { 1 }, at);
+                let end = i + 1 == parts.len();
+                let own = if end { last } else { None };
+                let layer = self.layer(&name, family, role, op, at, *channels, end, own);
+                at = layer.output;
+                layers.push(layer);
+            }
             if let Some(last) = layers.last() {
                 output = last.output;
                 if residual {

@@ -421,3 +421,35 @@ fn norm_names(space: &Space, s: usize, o: usize, layer: &Template) -> (String, S
     let base = format!("{}.{}.{}", section.name, section.operators[o].0, layer.role);
     (format!("{base}.gamma"), format!("{base}.beta"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::candle::Candle;
+    use crate::space::tests::kinds;
+
+    /// Every kind of block runs, and its gradients reach what belongs to the operator that ran.
+    #[test]
+    fn every_operator_learns() {
+        let (b, space) = (Candle, kinds());
+        let net = Supernet::new(&b, &space, 1);
+        let mut rng = Rng::at(2, Purpose::Augment, 0);
+        let images: Vec<f32> = (0..8 * 3 * 256).map(|_| rng.unit()).collect();
+        let images = b.tensor(&images, &[8, 3, 16, 16]);
+        let weights = net.weights();
+        let vars: Vec<_> = weights.iter().map(|p| p.var.clone()).collect();
+        let mut reached = vec![false; vars.len()];
+        for path in net.sweep(&b) {
+            net.forward(&b, images.clone(), &path, Pass::Calibrate);
+            let logits = net.forward(&b, images.clone(), &path, Pass::Weights);
+            let loss = b.cross_entropy(&logits, &[0, 1, 0, 1, 0, 1, 0, 1], 0.0);
+            assert!(b.to_scalar(&loss).is_finite());
+            for (reached, grad) in reached.iter_mut().zip(b.grad(loss, &vars)) {
+                *reached |= grad.is_some_and(|g| g.iter().any(|g| *g != 0.0));
+            }
+        }
+        let left: Vec<&str> =
+            weights.iter().zip(&reached).filter(|(_, r)| !**r).map(|(p, _)| &*p.name).collect();
+        assert!(left.is_empty(), "no gradient reaches {left:?}");
+    }
+}

@@ -74,6 +74,57 @@ fn genes_are_all_used_and_shared_by_place() {
     assert!(unused.is_empty(), "{unused:?}");
 }
 
+/// Every kind of block, with and without stride.
+pub(crate) fn kinds() -> Space {
+    let text = r#"
+        name = "kinds"
+        input = [16, 16, 3]
+        weight_bits = [4]
+        activation_bits = [4]
+        stem = { kernel = 3, stride = 1, channels = 8 }
+        head = { channels = 16 }
+        [[stage]]
+        blocks = 2
+        stride = 2
+        channels = 12
+        operators = ["bottleneck7e3", "fused5e2", "separable3", "separable7", "residual3", "residual5"]
+    "#;
+    let file = SpaceFile::parse("kinds", text).unwrap();
+    Space::new(&file, Shape::new(16, 16, 3), &["a".to_owned(), "b".to_owned()]).unwrap()
+}
+
+#[test]
+fn blocks_are_what_their_names_say() {
+    let space = kinds();
+    // Weights of the strided block (8 to 12 channels at 8x8 pixels), then of the other.
+    for (operator, name, strided, plain) in [
+        (0, "bottleneck7e3", 8 * 24 + 49 * 24 + 24 * 12, 12 * 36 + 49 * 36 + 36 * 12),
+        (1, "fused5e2", 25 * 8 * 16 + 16 * 12, 25 * 12 * 24 + 24 * 12),
+        (2, "separable3", 9 * 8 + 8 * 12, 9 * 12 + 12 * 12),
+        (3, "separable7", 49 * 8 + 8 * 12, 49 * 12 + 12 * 12),
+        (4, "residual3", 9 * 8 * 12 + 9 * 12 * 12, 2 * 9 * 12 * 12),
+        (5, "residual5", 25 * 8 * 12 + 25 * 12 * 12, 2 * 25 * 12 * 12),
+    ] {
+        let parsed: Operator = name.parse().unwrap();
+        assert_eq!(parsed.to_string(), name);
+        let operators = vec![0, operator, operator, 0];
+        let network = space.network(&Choice { operators, widths: vec![0; space.genes.len()] });
+        network.validate().unwrap();
+        let weights = |block: &str| -> usize {
+            let shapes = network.shapes();
+            let of = network.layers.iter().zip(&shapes).filter(|(l, _)| l.name.starts_with(block));
+            of.map(|(l, shape)| if l.op == Op::Add { 0 } else { shape.weights() }).sum()
+        };
+        assert_eq!((weights("b1."), weights("b2.")), (strided, plain), "{name}");
+        let adds: Vec<_> = network.layers.iter().filter(|l| l.op == Op::Add).collect();
+        assert_eq!((adds.len(), &*adds[0].name), (1, "b2.add"));
+        assert_eq!(adds[0].output.shape, Shape::new(8, 8, 12));
+    }
+    for wrong in ["separable", "separable4", "residual9", "residual3e2", "fused3"] {
+        assert!(wrong.parse::<Operator>().is_err(), "{wrong}");
+    }
+}
+
 #[test]
 fn mistakes_in_a_file_are_named() {
     let good = SHIPPED[0].1;

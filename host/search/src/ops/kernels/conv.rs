@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::matrix::{View, product};
-use super::{Parts, written};
+use super::{Parts, simd, written};
 use crate::ops::Slide;
 
 /// Sizes of one convolution.
@@ -78,8 +78,71 @@ fn runs(g: &Geometry, mut run: impl FnMut(usize, usize, usize, usize)) {
     }
 }
 
+/// A row of the patch matrix as a plane of its channel, shifted: where the output has the input's
+/// size, all its rows are one run but for the pixels beside the image.
+struct Shift {
+    /// Start of the patch row, and of the channel's plane.
+    row: usize,
+    plane: usize,
+    /// Elements of the row that the run covers.
+    run: std::ops::Range<usize>,
+    /// Element of the plane that the run starts at.
+    source: usize,
+    /// Output rows in the run, and the columns of each that lie beside the image.
+    rows: std::ops::Range<usize>,
+    beside: std::ops::Range<usize>,
+}
+
+impl Shift {
+    /// Clears what lies beside the image.
+    #[inline(always)]
+    fn clear(&self, width: usize, columns: &mut [f32]) {
+        if self.beside.is_empty() {
+            return;
+        }
+        for y in self.rows.clone() {
+            let start = self.row + y * width;
+            columns[start + self.beside.start..start + self.beside.end].fill(0.0);
+        }
+    }
+}
+
+/// Whether patch rows are [`Shift`]s.
+fn shifted(g: &Geometry) -> bool {
+    let larger = g.height > g.kernel[0] && g.width > g.kernel[1];
+    g.slide.stride == 1 && larger && g.output() == (g.height, g.width)
+}
+
+/// Calls `each` for every row of the patch matrix.
+#[inline(always)]
+fn shifts(g: &Geometry, mut each: impl FnMut(Shift)) {
+    let ([kh, kw], [top, _, left, _]) = (g.kernel, g.slide.pads);
+    let (h, w) = (g.height, g.width);
+    for c in 0..g.channels {
+        for ky in 0..kh {
+            for kx in 0..kw {
+                // Output pixel (y, x) reads (y + ky - top, x + kx - left).
+                let rows = top.saturating_sub(ky)..h.min(h + top - ky);
+                let (before, behind) = (left.saturating_sub(kx), kx.saturating_sub(left));
+                let run = rows.start * w + before..rows.end * w - behind;
+                let source = run.start + ky * w + kx - top * w - left;
+                let beside = if before > 0 { 0..before } else { w - behind..w };
+                let (row, plane) = (((c * kh + ky) * kw + kx) * h * w, c * h * w);
+                each(Shift { row, plane, run, source, rows, beside });
+            }
+        }
+    }
+}
+
 /// Patches of one image as a matrix `[taps, pixels]`. `out` holds zeros where padding falls.
 fn im2col(g: &Geometry, image: &[f32], out: &mut [f32]) {
+    if shifted(g) {
+        return shifts(g, |s| {
+            let from = &image[s.plane + s.source..][..s.run.len()];
+            out[s.row + s.run.start..s.row + s.run.end].copy_from_slice(from);
+            s.clear(g.width, out);
+        });
+    }
     runs(g, |to, from, len, stride| {
         let out = &mut out[to..to + len];
         if stride == 1 {
@@ -92,8 +155,20 @@ fn im2col(g: &Geometry, image: &[f32], out: &mut [f32]) {
     });
 }
 
-/// The transpose of [`im2col`]: adds every patch element to its pixel.
-fn col2im(g: &Geometry, columns: &[f32], image: &mut [f32]) {
+/// The transpose of [`im2col`]: adds every patch element to its pixel. Clears the elements that
+/// padding brought about.
+#[inline(always)]
+fn col2im(g: &Geometry, columns: &mut [f32], image: &mut [f32]) {
+    if shifted(g) {
+        return shifts(g, |s| {
+            s.clear(g.width, columns);
+            let columns = &columns[s.row + s.run.start..s.row + s.run.end];
+            let image = &mut image[s.plane + s.source..][..columns.len()];
+            for (x, c) in image.iter_mut().zip(columns) {
+                *x += *c;
+            }
+        });
+    }
     runs(g, |from, to, len, stride| {
         let columns = &columns[from..from + len];
         if stride == 1 {
@@ -162,7 +237,10 @@ pub fn backward(
                     } else {
                         product([taps, pixels, g.filters], &mut column_grads, false, a, b);
                         dx.fill(0.0);
-                        col2im(g, &column_grads, dx);
+                        simd(
+                            #[inline(always)]
+                            || col2im(g, &mut column_grads, dx),
+                        );
                     }
                 }
                 if wanted[1] {

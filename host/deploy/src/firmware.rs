@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jaq_shared::kernels;
+use jaq_shared::kernels::{self, Isa};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
 use serde::{Deserialize, Serialize};
 
@@ -22,22 +22,29 @@ pub struct Target {
     pub triple: &'static str,
     /// QEMU's name of the machine, where it emulates the board.
     pub machine: Option<&'static str>,
+    /// The micro-kernels its firmware has.
+    pub isa: Isa,
 }
 
 /// Every board that firmware can be built for.
 pub const TARGETS: &[Target] = &[
-    Target { board: "mps2-an500", triple: "thumbv7em-none-eabihf", machine: Some("mps2-an500") },
-    Target { board: "mps2-an386", triple: "thumbv7em-none-eabihf", machine: Some("mps2-an386") },
-    Target {
-        board: "mps2-an505",
-        triple: "thumbv8m.main-none-eabihf",
-        machine: Some("mps2-an505"),
-    },
-    Target { board: "mps2-an385", triple: "thumbv7m-none-eabi", machine: Some("mps2-an385") },
+    emulated("mps2-an500", "thumbv7em-none-eabihf", "mps2-an500", Isa::Armv7em),
+    emulated("mps2-an386", "thumbv7em-none-eabihf", "mps2-an386", Isa::Armv7em),
+    emulated("mps2-an505", "thumbv8m.main-none-eabihf", "mps2-an505", Isa::Armv7em),
+    emulated("mps2-an385", "thumbv7m-none-eabi", "mps2-an385", Isa::Armv7m),
     // QEMU has no Cortex-M0+ with enough memory; an M3 executes Armv6-M code the same.
-    Target { board: "mps2-an385-v6m", triple: "thumbv6m-none-eabi", machine: Some("mps2-an385") },
-    Target { board: "virt-rv32", triple: "riscv32imc-unknown-none-elf", machine: Some("virt") },
+    emulated("mps2-an385-v6m", "thumbv6m-none-eabi", "mps2-an385", Isa::Armv6m),
+    emulated("virt-rv32", "riscv32imc-unknown-none-elf", "virt", Isa::Rv32im),
 ];
+
+const fn emulated(
+    board: &'static str,
+    triple: &'static str,
+    machine: &'static str,
+    isa: Isa,
+) -> Target {
+    Target { board, triple, machine: Some(machine), isa }
+}
 
 /// Looks a board up in [`TARGETS`].
 pub fn target(board: &str) -> Result<&'static Target, BuildError> {

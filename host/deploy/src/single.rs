@@ -9,6 +9,35 @@ use jaq_shared::kernels::KernelId;
 use crate::export::{ExportError, Origin, Packed, pack};
 use crate::requantize::{LayerIntegers, NARROW_SHIFT, WIDE_SHIFT};
 
+/// How weights and inputs are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Any code.
+    Random,
+    /// The largest weights.
+    Largest,
+    /// The smallest weights.
+    Smallest,
+    /// The largest and the smallest in turn.
+    Alternating,
+    /// The largest in the first half of every reduction, the smallest in the second.
+    Falling,
+    /// The other way round.
+    Rising,
+}
+
+impl Values {
+    /// Every one.
+    pub const ALL: [Values; 6] = [
+        Values::Random,
+        Values::Largest,
+        Values::Smallest,
+        Values::Alternating,
+        Values::Falling,
+        Values::Rising,
+    ];
+}
+
 /// A layer as a network of its own, with integers in the form `requant`.
 #[derive(Clone, Debug)]
 pub struct Single {
@@ -16,16 +45,34 @@ pub struct Single {
     pub trained: TrainedNetwork,
     /// Its one layer's integers.
     pub integers: Vec<LayerIntegers>,
+    values: Values,
 }
 
 impl Single {
     /// Random weights, and scales that spread the accumulators over the output codes. The layer is
     /// the last of the network; before an addition comes a pool that makes its second operand.
     pub fn new(layer: &LayerShape, requant: Requant, seed: u64) -> Single {
+        Single::of(layer, requant, Values::Random, seed)
+    }
+
+    /// As [`Single::new`] with weights as `values` says; all but random ones meet the largest
+    /// inputs.
+    pub fn of(layer: &LayerShape, requant: Requant, values: Values, seed: u64) -> Single {
         let mut random = Random(seed);
         let half = layer.bits.weight.half() as i64;
         let weights: Vec<i8> = (0..if layer.op.has_weights() { layer.weights() } else { 0 })
-            .map(|_| (random.below(2 * half as u64) as i64 - half) as i8)
+            .map(|index| {
+                let row = layer.reduction();
+                let largest = match values {
+                    Values::Random => return (random.below(2 * half as u64) as i64 - half) as i8,
+                    Values::Largest => true,
+                    Values::Smallest => false,
+                    Values::Alternating => index % 2 == 0,
+                    Values::Falling => index % row < row / 2,
+                    Values::Rising => index % row >= row / 2,
+                };
+                if largest { (half - 1) as i8 } else { -half as i8 }
+            })
             .collect();
         let amax = i64::from(layer.bits.input.max_unsigned());
         let omax = i64::from(layer.bits.output.max_unsigned());
@@ -70,7 +117,7 @@ impl Single {
         let input = Tensor { shape: layer.input, bits: layer.bits.input, signed: false };
         let output = Tensor { shape: layer.output, bits: layer.bits.output, signed: false };
         let channels = if layer.op.has_weights() { usize::from(layer.output.c) } else { 0 };
-        let values = layer.op.has_weights().then(|| TrainedLayer {
+        let trained = layer.op.has_weights().then(|| TrainedLayer {
             weights,
             scale: vec![1.0; channels],
             offset: vec![0.0; channels],
@@ -90,14 +137,14 @@ impl Single {
         };
         let requant = if layer.op.has_weights() { requant } else { Requant::Narrow };
         let mut integers = vec![LayerIntegers { requant, multipliers, biases, note: None }];
-        let mut values = vec![values];
+        let mut layers = vec![trained];
         if layer.op == Op::Add {
             // The same pixels at the second operand's width.
             let ratio = f64::from(layer.bits.weight.max_unsigned()) / amax as f64;
             let output = Tensor { bits: layer.bits.weight, ..input };
             let multipliers = vec![narrow(ratio), narrow(0.5)];
             integers.insert(0, LayerIntegers { multipliers, ..integers[0].clone() });
-            values.insert(0, None);
+            layers.insert(0, None);
             network.layers[0].inputs = vec![TensorId::INPUT, TensorId::output_of(0)];
             network.layers.insert(
                 0,
@@ -111,7 +158,7 @@ impl Single {
             );
         }
         let scales = vec![1.0; network.layers.len() + 1];
-        Single { trained: TrainedNetwork { network, scales, layers: values }, integers }
+        Single { trained: TrainedNetwork { network, scales, layers }, integers, values }
     }
 
     /// The kernel of every layer, `kernel` that of the layer itself.
@@ -130,12 +177,16 @@ impl Single {
         pack(&self.trained, &self.integers, &schedule, &origin)
     }
 
-    /// A raw input that uses every code of the input's width.
+    /// A raw input: any codes of the input's width, or the largest.
     pub fn input(&self, seed: u64) -> Vec<u8> {
         let mut random = Random(seed);
         let input = self.trained.network.input;
         let codes = u64::from(input.bits.max_unsigned()) + 1;
-        (0..input.shape.elements()).map(|_| random.below(codes) as u8).collect()
+        let code = |random: &mut Random| match self.values {
+            Values::Random => random.below(codes) as u8,
+            _ => (codes - 1) as u8,
+        };
+        (0..input.shape.elements()).map(|_| code(&mut random)).collect()
     }
 }
 

@@ -171,7 +171,7 @@ impl Kernels {
     fn measure(&self, session: &mut Session, core: Core, layer: &LayerShape) -> Result<Run> {
         let requant = if layer.bits.output == Bits::B8 { Requant::Wide } else { Requant::Narrow };
         let kernel: KernelId =
-            candidates(layer, requant, core.isa()).next().context("no kernel runs it")?;
+            candidates(layer, requant, core.isa()?).next().context("no kernel runs it")?;
         let single = Single::new(layer, requant, self.seed);
         let packed = single.pack(kernel)?;
         let raw = single.input(self.seed);

@@ -67,13 +67,8 @@ impl Core {
     }
 
     /// Its micro-kernels.
-    fn isa(self) -> Isa {
-        match self {
-            Core::M7 | Core::M4 | Core::M33 => Isa::Armv7em,
-            Core::M3 => Isa::Armv7m,
-            Core::M0p => Isa::Armv6m,
-            Core::Rv32 => Isa::Rv32im,
-        }
+    fn isa(self) -> Result<Isa> {
+        Ok(firmware::target(self.board())?.isa)
     }
 
     /// Its name on the command line.

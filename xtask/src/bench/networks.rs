@@ -190,7 +190,7 @@ impl Networks {
         let network = widths.apply(reference::network(name).context("no such network")?);
         let trained = random_values(network, self.seed);
         let integers = export::integers(&trained)?;
-        let kernels = export::choose_kernels(&trained, &integers, core.isa())?;
+        let kernels = export::choose_kernels(&trained, &integers, core.isa()?)?;
         let plan = planner::plan(&trained.network, &kernels);
         let origin = Origin { tool: "bench".into(), ..Origin::default() };
         let packed = export::pack(&trained, &integers, &plan.schedule, &origin)?;

@@ -1,0 +1,121 @@
+//! Every kernel on every emulated core against the wide-integer oracle: long reductions of extreme
+//! values, random ones, every pair of widths.
+//!
+//! A core whose compiler target or emulator is missing is skipped aloud; with
+//! `JAQ_REQUIRE_DEVICE=1`, as `cargo xtask test` sets it, that is a failure.
+
+use std::process::Command;
+
+use jaq_deploy::firmware::{self, TARGETS, Target, Toolchain};
+use jaq_deploy::link::qemu::{WAY_OUT, emulator};
+use jaq_deploy::link::{self, TIMEOUT};
+use jaq_deploy::oracle;
+use jaq_deploy::single::{Single, Values};
+use jaq_deploy::validate::{Ask, Device};
+use jaq_network::LayerSpec;
+use jaq_shared::format::{Bits, LayerBits, Requant, TensorFormat};
+use jaq_shared::kernels::candidates;
+use jaq_shared::runtime::codes;
+
+/// Reductions of 576, 1152 and 2304, windows and strides, channels nobody tuned for.
+const LAYERS: [&str; 12] = [
+    "conv3x3:3x3x64-5",
+    "conv3x3:2x3x128-4",
+    "conv3x3:2x2x256-3",
+    "pw:1x9x1152-4",
+    "pw:3x5x24-40",
+    "conv5x3s2:7x8x3-10",
+    "fc:2304-9",
+    "dw3x3:5x7x20",
+    "dw3x3s2:7x8x24",
+    "dw5x5:6x6x8",
+    "add:3x5x13",
+    "avgpool3x3:6x6x13",
+];
+
+/// Why a core cannot be emulated here, if it cannot.
+fn missing(target: &Target) -> Option<String> {
+    if let Err(error) = Toolchain::detect(target.triple) {
+        return Some(error.to_string());
+    }
+    let qemu = emulator(target.machine?);
+    let error = Command::new(qemu).arg("--version").output().err()?;
+    Some(format!("{qemu}: {error}; {WAY_OUT}"))
+}
+
+fn run(board: &str) {
+    let target = firmware::target(board).unwrap();
+    if let Some(reason) = missing(target) {
+        assert!(std::env::var_os("JAQ_REQUIRE_DEVICE").is_none(), "{board}: {reason}");
+        let text = format_args!("SKIPPED the kernels on {board}: {reason}\n").to_string();
+        // Past the capture of the test harness, so that a plain `cargo test` shows it.
+        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes());
+        return;
+    }
+    let firmware = firmware::build_open(board).unwrap();
+    let mut session = link::emulate(&firmware, TIMEOUT).unwrap();
+    let full = std::env::var_os("JAQ_FULL").is_some();
+    for (index, text) in LAYERS.iter().enumerate() {
+        let spec: LayerSpec = text.parse().unwrap();
+        let pairs = Bits::ALL.into_iter().flat_map(|w| Bits::ALL.map(|a| (w, a)));
+        for (pair, (weight, input)) in pairs.enumerate() {
+            let layer = spec.shape(LayerBits::uniform(weight, input)).unwrap();
+            let requant = if input == Bits::B8 { Requant::Wide } else { Requant::Narrow };
+            for (number, values) in Values::ALL.into_iter().enumerate() {
+                // Each pair of widths meets two of the six, over the layers all.
+                if !full && (index + pair + number) % 3 != 0 {
+                    continue;
+                }
+                let single = Single::of(&layer, requant, values, 7);
+                let raw = single.input(11);
+                let kernel = candidates(&layer, requant, target.isa).next().unwrap();
+                session.open(&single.pack(kernel).unwrap().bytes).unwrap();
+                let found = session.infer(&raw, Ask::Output).unwrap().output;
+                let tensors = oracle::infer(&single.trained, &single.integers, &raw);
+                let format = TensorFormat { shape: layer.output, bits: layer.bits.output };
+                let found: Vec<i64> = codes(format, &found).map(i64::from).collect();
+                let place = format!("{board}: {text} W{weight}A{input} {values:?} by {kernel:?}");
+                assert_eq!(&found, tensors.last().unwrap(), "{place}");
+            }
+        }
+    }
+    session.bye().unwrap();
+}
+
+#[test]
+fn cortex_m7_equals_the_oracle() {
+    run("mps2-an500");
+}
+
+#[test]
+fn cortex_m4_equals_the_oracle() {
+    run("mps2-an386");
+}
+
+#[test]
+fn cortex_m33_equals_the_oracle() {
+    run("mps2-an505");
+}
+
+#[test]
+fn cortex_m3_equals_the_oracle() {
+    run("mps2-an385");
+}
+
+#[test]
+fn cortex_m0_plus_equals_the_oracle() {
+    run("mps2-an385-v6m");
+}
+
+#[test]
+fn rv32imc_equals_the_oracle() {
+    run("virt-rv32");
+}
+
+#[test]
+fn every_emulated_core_is_tested() {
+    let this = include_str!("cores.rs");
+    for target in TARGETS.iter().filter(|target| target.machine.is_some()) {
+        assert!(this.contains(&format!("run(\"{}\")", target.board)), "{}", target.board);
+    }
+}

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::accelerator::{Residency, TileSizes, Tiled};
 use crate::lanes::{Context, LANES, Lanes, Plan, ceil, plans};
-use crate::tile::{Along, Dim, Evaluation, Mapping, Mode, Prices, Problem, Tiles};
+use crate::tile::{
+    Along, Dim, Evaluation, Extent, Mapping, Mode, Prices, Problem, Tiles, compute_cycles,
+    keeps_halo,
+};
 
 /// What the best mapping is the best of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -152,6 +155,11 @@ impl<'a> Tilings<'a> {
         [&self.outer[0][h], &self.outer[1][w], &self.outer[2][k], &self.inner[m][c]]
     }
 
+    /// Rows of inputs that all outputs need.
+    fn input_rows(&self) -> u64 {
+        (self.problem.size[0] - 1) * self.problem.stride + self.problem.kh
+    }
+
     fn mode(&self, at: At) -> Mode {
         self.modes[usize::from(at[4])]
     }
@@ -175,26 +183,48 @@ fn active(along: &[&Along; 4]) -> usize {
     (0..4).filter(|&d| along[d].count > 1).map(|d| 1 << d).sum()
 }
 
-/// Least cycles and energy a tiling can have, or `None` where its smallest blocks do not fit.
-fn bound(tiles: &Tiles, context: &Context) -> Option<(f64, f64)> {
-    let array = context.array;
-    let copies = if array.mapping.double_buffered { 2 } else { 1 };
-    let block: [u64; 3] = std::array::from_fn(|x| tiles.block(x, 0) * context.bits[x]);
-    if !array.fits(&block.map(|bits| bits * copies), false) {
+/// Least value of the objective that a tiling can have, or `None` where its smallest blocks do not
+/// fit.
+fn bound(
+    space: &Tilings,
+    at: At,
+    along: &[&Along; 4],
+    c: &Context,
+    goal: Objective,
+) -> Option<f64> {
+    let of = |x: usize, part: fn(&Extent) -> u64| {
+        along.iter().map(|a| part(&a.extent[x])).product::<u64>()
+    };
+    let first: [u64; 3] = std::array::from_fn(|x| of(x, |e| e.first) * c.bits[x]);
+    if !c.array.fits(&first, c.array.mapping.double_buffered) {
         return None;
     }
-    let all = |x: usize| (tiles.block(x, 15) * context.bits[x]) as f64;
-    let read = all(2) * context.initial;
-    let written = tiles.block(2, 15) as f64 * context.final_bits;
-    let traffic = [all(0), all(1), read, written];
-    let memory = ceil(traffic.iter().sum::<f64>() / context.width);
-    let fill = (block[0] + block[1]) as f64 + block[2] as f64 * context.initial;
-    let last = tiles.last_output(0) as f64 * context.final_bits;
-    let ends = ceil(fill / context.width) + ceil(last / context.width);
-    let cycles = (tiles.compute_cycles as f64 + ends).max(memory) + context.pipeline;
-    let array = |x: usize| tiles.array_bits[x] as f64 * context.buffer_pj[x];
-    let moved: f64 = (0..4).map(|i| traffic[i] * context.traffic_pj[i]).sum();
-    Some((cycles, array(0) + array(1) + array(2) + context.mac_pj + moved))
+    let rows = along.map(|a| a.count);
+    let halo = keeps_halo(space.problem, c.array, &rows);
+    let inputs = match halo {
+        // Rows that tiles share are loaded once.
+        true => of(1, |e| e.all) / along[0].extent[1].all * space.input_rows(),
+        false => of(1, |e| e.all),
+    };
+    let outputs = of(2, |e| e.all);
+    let read = (outputs * c.bits[2]) as f64 * c.initial;
+    let written = outputs as f64 * c.final_bits;
+    let weights = (of(0, |e| e.all) * c.bits[0]) as f64;
+    let traffic = [weights, (inputs * c.bits[1]) as f64, read, written];
+    let memory = ceil(traffic.iter().sum::<f64>() / c.width);
+    let fill = (first[0] + first[1]) as f64 + first[2] as f64 * c.initial;
+    let last = of(2, |e| e.last) as f64 * c.final_bits;
+    let ends = ceil(fill / c.width) + ceil(last / c.width);
+    let mode = space.mode(at);
+    let compute = compute_cycles(space.problem, c.array, mode, along) as f64;
+    let cycles = (compute + ends).max(memory) + c.pipeline;
+    if goal == Objective::Latency {
+        return Some(cycles);
+    }
+    let tiles = Tiles::of(space.problem, c.array, mode, *along);
+    let array: f64 = (0..3).map(|x| tiles.array_bits[x] as f64 * c.buffer_pj[x]).sum();
+    let moved: f64 = (0..4).map(|i| traffic[i] * c.traffic_pj[i]).sum();
+    Some(goal.value(cycles, array + c.mac_pj + moved).0)
 }
 
 /// A tiling with the least its cost can be.
@@ -262,9 +292,7 @@ pub fn search(
     space.visit(|at, along| {
         let active = active(&along);
         mappings += all_plans[active].len() as u64;
-        let tiles = Tiles::of(problem, array, space.mode(at), along);
-        if let Some((cycles, energy)) = bound(&tiles, &context) {
-            let bound = objective.value(cycles, energy).0;
+        if let Some(bound) = bound(&space, at, &along, &context, objective) {
             by_active[active].push(Candidate { bound, at });
         }
     });

@@ -228,6 +228,20 @@ impl Along {
     }
 }
 
+/// Cycles of the array for all tiles.
+#[inline]
+pub(crate) fn compute_cycles(p: &Problem, array: &Tiled, mode: Mode, along: &[&Along; 4]) -> u64 {
+    let [oh, _, oc, ic] = along.map(|a| a.steps);
+    let (_, slow) = mode.rate(array);
+    let each = match array.array.dataflow {
+        Dataflow::WeightStationary | Dataflow::OutputStationary => {
+            p.kh * p.kw * p.size[0] * p.size[1]
+        }
+        Dataflow::RowStationary => oh * p.kh.div_ceil(array.array.rows) * p.size[1] * p.kw,
+    };
+    oc * ic * each * slow
+}
+
 /// Whether tiles follow one another by rows alone, and the rows that two share are kept.
 pub(crate) fn keeps_halo(p: &Problem, array: &Tiled, count: &[u64]) -> bool {
     let by_rows = count[1] == 1 && count[3] == 1 && (count[2] == 1 || !p.depthwise);
@@ -254,7 +268,7 @@ impl Tiles {
 
     #[inline]
     pub(crate) fn of(p: &Problem, array: &Tiled, mode: Mode, along: [&Along; 4]) -> Tiles {
-        let (factor, slow) = mode.rate(array);
+        let (factor, _) = mode.rate(array);
         let count = along.map(|a| a.count);
         let mut extent: [[Extent; 4]; 3] = std::array::from_fn(|x| along.map(|a| a.extent[x]));
         if keeps_halo(p, array, &count) {
@@ -268,32 +282,30 @@ impl Tiles {
         let finished = final_bits(p, array);
         // Sums that leave the array between two visits come back.
         let sums = all(2) * (2 * (count[3] - 1) * accumulator + finished);
-        let (compute, array_bits) = match array.array.dataflow {
+        let array_bits = match array.array.dataflow {
             // Weights sit in the array for all pixels of a tile; partial sums pass through.
             Dataflow::WeightStationary => {
                 let steps = oc * ic * p.kh * p.kw * p.size[0] * p.size[1];
                 let vector = rows.min(p.size[3] * p.kh * p.kw) * p.input_bits;
                 let weights = all(0) * count[0] * count[1] * p.weight_bits;
-                (steps, [weights, steps * vector, 2 * steps * columns * accumulator])
+                [weights, steps * vector, 2 * steps * columns * accumulator]
             }
             // Sums sit in the array for all products of a tile; weights pass through.
             Dataflow::OutputStationary => {
                 let steps = oc * ic * p.kh * p.kw * p.size[0] * p.size[1];
                 let vector = rows.min(p.size[3] * p.kh * p.kw);
                 let weights = steps * vector * columns * p.weight_bits;
-                (steps, [weights, steps * vector * p.input_bits, sums])
+                [weights, steps * vector * p.input_bits, sums]
             }
             // A row of weights stays in a processing element while a row of inputs passes; sums
             // go up the column. An element keeps several filters for a row of inputs.
             Dataflow::RowStationary => {
-                let rows_at_once = p.kh.div_ceil(array.array.rows);
-                let steps = oh * oc * ic * rows_at_once * p.size[1] * p.kw;
-                let filters = oc.div_ceil(ROW_FILTERS);
-                let inputs = all(1) * filters * p.input_bits;
-                (steps, [all(0) * oh * p.weight_bits, inputs, sums])
+                let inputs = all(1) * oc.div_ceil(ROW_FILTERS) * p.input_bits;
+                [all(0) * oh * p.weight_bits, inputs, sums]
             }
         };
-        Tiles { count, extent, compute_cycles: compute * slow, array_bits }
+        let compute_cycles = compute_cycles(p, array, mode, &along);
+        Tiles { count, extent, compute_cycles, array_bits }
     }
 
     /// Elements of an operand's first block that covers the loops of `mask`.

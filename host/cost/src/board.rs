@@ -60,6 +60,8 @@ pub enum Kind {
     Mcu,
     /// A compute array with buffers, priced by a model of its own.
     Accelerator,
+    /// Ranges of accelerators.
+    DesignSpace,
 }
 
 /// A processor core.
@@ -195,8 +197,10 @@ pub enum BoardError {
     Syntax { file: String, reason: String },
     #[error("board file {file}: field `{field}` {reason}")]
     Field { file: String, field: String, reason: String },
-    #[error("`{name}` is an accelerator; this needs a microcontroller board: {known}")]
+    #[error("`{name}` is no processor; this needs a microcontroller board: {known}")]
     NotAnMcu { name: String, known: String },
+    #[error("`{name}` is a space of accelerators; this needs one of them")]
+    IsSpace { name: String },
 }
 
 /// Names of the shipped boards of a kind (of every kind for `None`), sorted.
@@ -282,7 +286,7 @@ impl Mcu {
     /// The shipped board `name`, or the user's own file of that path.
     pub fn load(name: &str) -> Result<Mcu, BoardError> {
         let text = source(name)?;
-        if kind_of(name, &text)? == Kind::Accelerator {
+        if kind_of(name, &text)? != Kind::Mcu {
             let known = names(Some(Kind::Mcu)).join(", ");
             return Err(BoardError::NotAnMcu { name: name.to_owned(), known });
         }

@@ -8,8 +8,10 @@ pub mod batch_tile;
 mod board;
 pub mod calibrate;
 mod cost;
+mod design_space;
 mod ethos;
 pub mod fit;
+mod hardware;
 mod lanes;
 mod limits;
 mod max78000;
@@ -36,7 +38,9 @@ pub use board::{
     names,
 };
 pub use cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
+pub use design_space::DesignSpace;
 pub use ethos::EthosU55;
+pub use hardware::{Block, Contraction, HardwareCosts, HardwareTable, Price};
 pub use limits::{Demand, LimitError, Limits, model_bytes};
 pub use max78000::Max78000;
 pub use mcu::McuModel;

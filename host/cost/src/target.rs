@@ -42,8 +42,10 @@ impl Target {
             model: String,
         }
         let text = board::source(name)?;
-        if board::kind_of(name, &text)? == Kind::Mcu {
-            return Ok(Target::Mcu(McuModel::new(Mcu::parse(name, &text)?)?));
+        match board::kind_of(name, &text)? {
+            Kind::Mcu => return Ok(Target::Mcu(McuModel::new(Mcu::parse(name, &text)?)?)),
+            Kind::DesignSpace => return Err(BoardError::IsSpace { name: name.to_owned() }.into()),
+            Kind::Accelerator => {}
         }
         let Head { model } = board::parse(name, &text)?;
         match &*model {
@@ -90,18 +92,12 @@ impl Target {
         }
     }
 
-    /// Cost of a block: its layers one after the other.
+    /// Cost of a block: its layers one after the other, fused where the target does that.
     pub fn block(&self, works: &[Workload]) -> Result<BlockCost, ModelError> {
-        let mut layers = Vec::new();
-        for work in works {
-            layers.push((*work, self.workload(work)?));
+        match self {
+            Target::Tiled(model) => model.block(works),
+            _ => BlockCost::one_by_one(self, works),
         }
-        let total = layers.iter().map(|(_, cost)| cost.clone()).reduce(|a, b| Cost {
-            // A block of one layer keeps its mapping.
-            mapping: None,
-            ..a.plus(&b)
-        });
-        Ok(BlockCost { total: total.unwrap_or_else(Cost::zero), layers })
     }
 
     /// Costs of the layers of a network, all at `widths` where they are given, with their sum.
@@ -189,6 +185,17 @@ pub struct BlockCost {
     pub layers: Vec<(Workload, Cost)>,
 }
 
+impl BlockCost {
+    fn one_by_one(model: &dyn CostModel, works: &[Workload]) -> Result<BlockCost, ModelError> {
+        let mut layers = Vec::new();
+        for work in works {
+            layers.push((*work, model.workload(work)?));
+        }
+        let total = layers.iter().map(|(_, cost)| cost.clone()).reduce(|a, b| a.plus(&b));
+        Ok(BlockCost { total: total.unwrap_or_else(Cost::zero), layers })
+    }
+}
+
 impl CostModel for Target {
     fn layer(&self, layer: &LayerShape) -> Result<Cost, ModelError> {
         self.model().layer(layer)
@@ -251,6 +258,16 @@ impl TiledModel {
         let found = batch_tile::best(problem, &self.array, &self.prices, self.objective);
         lock().insert(*problem, found.clone());
         found
+    }
+
+    /// Layers whose mappings were searched.
+    pub fn searched(&self) -> usize {
+        self.memo.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Cost of a block: the sum of its layers.
+    pub fn block(&self, works: &[Workload]) -> Result<BlockCost, ModelError> {
+        BlockCost::one_by_one(self, works)
     }
 
     /// Additions and pools stream through the columns: bound by memory or by the columns.

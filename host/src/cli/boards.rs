@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use jaq_cost::{CostTable, Kind, Limits, Mcu, Objective, Target, describe, names};
+use jaq_cost::{CostTable, DesignSpace, Kind, Limits, Mcu, Objective, Target, describe, names};
 use serde::Serialize;
 
 use super::print_json;
@@ -30,6 +30,8 @@ struct Row {
     ram_bytes: Option<u64>,
     /// Accelerators: area, where the description allows to tell.
     area_mm2: Option<f64>,
+    /// Design spaces: how many accelerators.
+    configurations: Option<usize>,
     /// Ways to reach it, here: a link, or the board that emulates it.
     links: Vec<String>,
     /// Why its costs cannot be predicted, if they cannot.
@@ -46,14 +48,17 @@ impl Boards {
 
     fn show(&self, name: &str) -> Result<()> {
         let (kind, description, text) = describe(name)?;
-        if kind == Kind::Accelerator {
+        if kind != Kind::Mcu {
             // Its model checks the file.
-            let target = Target::load(name, Objective::Latency)?;
+            match kind {
+                Kind::DesignSpace => drop(DesignSpace::load(name)?),
+                _ => drop(Target::load(name, Objective::Latency)?),
+            }
             if self.json {
                 let value: serde_json::Value = toml::from_str(&text).context("checked above")?;
                 return print_json(&value);
             }
-            println!("{}: {description}\n", target.name());
+            println!("{name}: {description}\n");
             print!("{text}");
             return Ok(());
         }
@@ -87,6 +92,7 @@ impl Boards {
             return print_json(&rows);
         }
         let mut boards = Table::new(&["board", "core", "flash for a model", "RAM", "links", ""]);
+        let mut spaces = Table::new(&["design space", "configurations", ""]);
         let mut accelerators = Table::new(&["accelerator", "area (mm2)", ""]);
         for r in &rows {
             let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |b| kb(b as usize));
@@ -102,9 +108,12 @@ impl Boards {
                     &r.description,
                 ]),
                 Kind::Accelerator => accelerators.row(&[&r.name, &area, &r.description]),
+                Kind::DesignSpace => {
+                    spaces.row(&[&r.name, &r.configurations.unwrap_or(0), &r.description]);
+                }
             }
         }
-        println!("{boards}\n{accelerators}");
+        println!("{boards}\n{accelerators}\n{spaces}");
         for r in &rows {
             if let Some(problem) = &r.problem {
                 println!("{}: {problem}", r.name);
@@ -124,12 +133,20 @@ fn row(name: &str) -> Result<Row> {
         flash_bytes: None,
         ram_bytes: None,
         area_mm2: None,
+        configurations: None,
         links: Vec::new(),
         problem: None,
     };
-    if kind == Kind::Accelerator {
-        row.area_mm2 = Target::load(name, Objective::Latency)?.area_mm2();
-        return Ok(row);
+    match kind {
+        Kind::Accelerator => {
+            row.area_mm2 = Target::load(name, Objective::Latency)?.area_mm2();
+            return Ok(row);
+        }
+        Kind::DesignSpace => {
+            row.configurations = Some(DesignSpace::load(name)?.len());
+            return Ok(row);
+        }
+        Kind::Mcu => {}
     }
     let board = Mcu::load(name)?;
     let limits = Limits::of(&board);

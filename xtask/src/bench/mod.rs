@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: executed instructions on emulated cores, every output compared with the
-//! host's in the same run; and the speed and memory of training on this machine.
+//! host's in the same run; the speed of the cost models, and the speed and memory of training, on
+//! this machine.
 
+mod cost;
 mod kernels;
 mod networks;
 mod npz;
@@ -17,6 +19,8 @@ use jaq_shared::kernels::Isa;
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
+    /// The mapping search and the cost tensor.
+    Cost(cost::CostBench),
     /// Single layers with random values.
     Kernels(kernels::Kernels),
     /// The reference networks.
@@ -29,6 +33,7 @@ impl Bench {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
         match self {
+            Bench::Cost(cost) => cost.run(),
             Bench::Kernels(kernels) => crate::setup::run().and_then(|()| kernels.run()),
             Bench::Networks(networks) => crate::setup::run().and_then(|()| networks.run()),
             Bench::Train(train) => train.run(),

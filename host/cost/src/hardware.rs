@@ -1,0 +1,329 @@
+//! Costs over a space of hardware: for every cell (a block, that is an operator at its widths) and
+//! every configuration the best latency and energy; the expectation under the search's
+//! probabilities, and its exact gradient.
+//!
+//! [`HardwareCosts`] prices cells when they are asked for and keeps them: the way where the whole
+//! table is too large. [`HardwareTable`] holds all of them and contracts them. Pure functions.
+//! Must not know: tensors of training.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rayon::prelude::*;
+
+use crate::accelerator::Tiled;
+use crate::batch_tile::Objective;
+use crate::cost::ModelError;
+use crate::target::TiledModel;
+use crate::workload::Workload;
+
+/// Seconds and picojoules of a block.
+pub type Price = [f64; 2];
+
+/// A block: its layers in order. None at all is a block that is skipped.
+pub type Block = Vec<Workload>;
+
+/// The price of what does not fit a configuration at all: a second and a joule, far above any
+/// block, and finite, so that gradients stay so.
+const DOES_NOT_FIT: Price = [1.0, 1e12];
+
+/// Prices of cells on the configurations of a space, on demand.
+pub struct HardwareCosts {
+    hardware: Vec<OnceLock<TiledModel>>,
+    make: Box<dyn Fn(usize) -> Result<TiledModel, ModelError> + Send + Sync>,
+    cells: Vec<Block>,
+    /// Cells of the same layers have one price: the first of them.
+    same: Vec<usize>,
+    memo: Vec<Mutex<HashMap<u32, Price>>>,
+}
+
+impl HardwareCosts {
+    /// Of `cells` on the `count` configurations that `make` describes. Nothing is priced yet.
+    pub fn new(
+        count: usize,
+        make: impl Fn(usize) -> Result<Tiled, ModelError> + Send + Sync + 'static,
+        cells: Vec<Block>,
+        objective: Objective,
+    ) -> HardwareCosts {
+        let mut first = HashMap::new();
+        let same = cells.iter().enumerate().map(|(i, cell)| *first.entry(cell).or_insert(i));
+        let same = same.collect();
+        HardwareCosts {
+            hardware: (0..count).map(|_| OnceLock::new()).collect(),
+            make: Box::new(move |index| TiledModel::new(make(index)?, objective)),
+            cells,
+            same,
+            memo: (0..count).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Number of cells and of configurations.
+    pub fn size(&self) -> (usize, usize) {
+        (self.cells.len(), self.hardware.len())
+    }
+
+    /// Configuration `hardware`; its layers are priced once.
+    pub fn model(&self, hardware: usize) -> Result<&TiledModel, ModelError> {
+        if let Some(model) = self.hardware[hardware].get() {
+            return Ok(model);
+        }
+        let made = (self.make)(hardware)?;
+        Ok(self.hardware[hardware].get_or_init(|| made))
+    }
+
+    /// Price of a cell on a configuration, searched the first time it is asked for.
+    pub fn price(&self, cell: usize, hardware: usize) -> Result<Price, ModelError> {
+        let cell = self.same[cell];
+        let memo = || self.memo[hardware].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(price) = memo().get(&(cell as u32)) {
+            return Ok(*price);
+        }
+        let model = self.model(hardware)?;
+        let price = match model.block(&self.cells[cell]) {
+            Ok(found) => {
+                let (seconds, pj) = (found.total.latency_s, found.total.energy_pj);
+                [seconds.unwrap_or(0.0), pj.unwrap_or(0.0)]
+            }
+            Err(ModelError::Unsupported { .. }) => DOES_NOT_FIT,
+            Err(error) => return Err(error),
+        };
+        memo().insert(cell as u32, price);
+        Ok(price)
+    }
+
+    /// Cells that were priced.
+    pub fn priced(&self) -> usize {
+        let len = |m: &Mutex<HashMap<_, _>>| m.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.memo.iter().map(len).sum()
+    }
+
+    /// Every cell on every configuration, on all cores.
+    pub fn table(&self) -> Result<HardwareTable, ModelError> {
+        let (cells, hardware) = self.size();
+        let columns: Vec<(Vec<Price>, f64)> = (0..hardware)
+            .into_par_iter()
+            .map(|h| {
+                let column =
+                    (0..cells).map(|cell| self.price(cell, h)).collect::<Result<_, _>>()?;
+                Ok((column, self.model(h)?.prices.area_mm2))
+            })
+            .collect::<Result<_, ModelError>>()?;
+        let figure = |f: usize| {
+            let cell = |c: usize| columns.iter().map(move |(column, _)| column[c][f] as f32);
+            (0..cells).flat_map(cell).collect()
+        };
+        Ok(HardwareTable {
+            hardware,
+            seconds: figure(0),
+            pj: figure(1),
+            area_mm2: columns.iter().map(|(_, area)| *area as f32).collect(),
+        })
+    }
+}
+
+/// Latency and energy of every cell on every configuration, and the area of each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HardwareTable {
+    hardware: usize,
+    /// `[cell][hardware]`.
+    seconds: Vec<f32>,
+    pj: Vec<f32>,
+    area_mm2: Vec<f32>,
+}
+
+/// Expected seconds, picojoules and square millimetres, or derivatives of their weighted sum.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Contraction {
+    pub seconds: f64,
+    pub pj: f64,
+    pub area_mm2: f64,
+    /// Derivatives of the weighted sum by the probability of every cell, and configuration.
+    pub by_cell: Vec<f32>,
+    pub by_hardware: Vec<f32>,
+}
+
+/// Cells contracted together: their rows fit the caches.
+const ROWS: usize = 64;
+
+impl HardwareTable {
+    /// Latency and energy of a cell on a configuration.
+    pub fn at(&self, cell: usize, hardware: usize) -> Price {
+        let at = cell * self.hardware + hardware;
+        [self.seconds[at].into(), self.pj[at].into()]
+    }
+
+    /// Area of a configuration.
+    pub fn area_mm2(&self, hardware: usize) -> f64 {
+        self.area_mm2[hardware].into()
+    }
+
+    /// Expected cost where cells and configurations are drawn independently with these
+    /// probabilities, and the gradient of `weights . [seconds, pj, area]`: exact, the expectation
+    /// being linear in each argument.
+    pub fn contract(&self, cells: &[f32], hardware: &[f32], weights: [f64; 3]) -> Contraction {
+        assert_eq!(hardware.len(), self.hardware, "a probability a configuration");
+        assert_eq!(cells.len() * self.hardware, self.seconds.len(), "a probability a cell");
+        let [ws, we, wa] = weights.map(|w| w as f32);
+        let n = self.hardware;
+        let parts: Vec<(f64, f64, Vec<f32>, Vec<f32>)> = cells
+            .par_chunks(ROWS)
+            .enumerate()
+            .map(|(chunk, cells)| {
+                let (mut seconds, mut pj) = (0.0, 0.0);
+                let mut by_cell = Vec::with_capacity(cells.len());
+                let mut by_hardware = vec![0.0f32; n];
+                for (row, &p) in cells.iter().enumerate() {
+                    let at = (chunk * ROWS + row) * n;
+                    let (s_row, e_row) = (&self.seconds[at..at + n], &self.pj[at..at + n]);
+                    let (s, e) =
+                        row_pass(s_row, e_row, hardware, [p * ws, p * we], &mut by_hardware);
+                    seconds += f64::from(p) * s;
+                    pj += f64::from(p) * e;
+                    by_cell.push((weights[0] * s + weights[1] * e) as f32);
+                }
+                (seconds, pj, by_cell, by_hardware)
+            })
+            .collect();
+        let area: f64 = dot(&self.area_mm2, hardware);
+        let mut found = Contraction {
+            seconds: 0.0,
+            pj: 0.0,
+            area_mm2: area,
+            by_cell: Vec::with_capacity(cells.len()),
+            by_hardware: self.area_mm2.iter().map(|area| area * wa).collect(),
+        };
+        for (seconds, pj, by_cell, by_hardware) in parts {
+            found.seconds += seconds;
+            found.pj += pj;
+            found.by_cell.extend(by_cell);
+            found.by_hardware.iter_mut().zip(by_hardware).for_each(|(sum, part)| *sum += part);
+        }
+        found
+    }
+}
+
+/// Accumulators side by side, for SIMD code.
+const WIDE: usize = 8;
+
+/// The expectations of one cell over hardware, and its share of the gradient by hardware, in one
+/// pass over its row.
+fn row_pass(s: &[f32], e: &[f32], p: &[f32], by: [f32; 2], gradient: &mut [f32]) -> (f64, f64) {
+    let (mut seconds, mut pj) = ([0.0f32; WIDE], [0.0f32; WIDE]);
+    let whole = s.len() / WIDE * WIDE;
+    let chunks = s[..whole].chunks_exact(WIDE).zip(e[..whole].chunks_exact(WIDE));
+    let others = p[..whole].chunks_exact(WIDE).zip(gradient[..whole].chunks_exact_mut(WIDE));
+    for ((s, e), (p, g)) in chunks.zip(others) {
+        for i in 0..WIDE {
+            seconds[i] += s[i] * p[i];
+            pj[i] += e[i] * p[i];
+            g[i] += s[i] * by[0] + e[i] * by[1];
+        }
+    }
+    let sum = |v: [f32; WIDE]| v.iter().map(|&x| f64::from(x)).sum::<f64>();
+    let mut total = (sum(seconds), sum(pj));
+    for i in whole..s.len() {
+        total.0 += f64::from(s[i] * p[i]);
+        total.1 += f64::from(e[i] * p[i]);
+        gradient[i] += s[i] * by[0] + e[i] * by[1];
+    }
+    total
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CostModel, DesignSpace, Widths};
+    use jaq_network::LayerSpec;
+    use proptest::prelude::*;
+
+    fn block(spec: &str, widths: &str) -> Block {
+        let spec: LayerSpec = spec.parse().unwrap();
+        Workload::block(&spec, widths.parse::<Widths>().unwrap())
+    }
+
+    fn costs() -> HardwareCosts {
+        let space = DesignSpace::load("bitfusion-space").unwrap();
+        let cells = vec![
+            block("pw:8x8x16-48", "W4A4"),
+            block("dw3x3:8x8x48+pw:8x8x48-16", "W2A8"),
+            Vec::new(),
+            block("pw:8x8x16-48", "W4A4"),
+        ];
+        let at = move |index: usize| Ok(space.at(index * 53)?);
+        HardwareCosts::new(11, at, cells, Objective::Latency)
+    }
+
+    #[test]
+    fn cells_are_priced_once_and_only_when_asked_for() {
+        let costs = costs();
+        assert_eq!(costs.priced(), 0);
+        let first = costs.price(0, 7).unwrap();
+        assert_eq!(costs.price(3, 7).unwrap(), first);
+        assert_eq!(costs.priced(), 1);
+        let model = costs.model(7).unwrap();
+        let layer = model.workload(&block("pw:8x8x16-48", "W4A4")[0]).unwrap();
+        assert_eq!(first, [layer.latency_s.unwrap(), layer.energy_pj.unwrap()]);
+        assert_eq!(costs.price(2, 7).unwrap(), [0.0, 0.0]);
+        let table = costs.table().unwrap();
+        assert_eq!(costs.priced(), 33);
+        for (cell, hardware) in [(0, 0), (1, 7), (3, 10)] {
+            let exact = costs.price(cell, hardware).unwrap();
+            assert_eq!(table.at(cell, hardware), exact.map(|v| f64::from(v as f32)));
+        }
+        assert!(table.area_mm2(10) > table.area_mm2(0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn contraction_is_the_plain_sum_and_its_gradient(
+            cells in prop::collection::vec(0.0..1.0f32, 70..130),
+            hardware in prop::collection::vec(0.0..1.0f32, 1..40),
+            seed in any::<u32>(),
+        ) {
+            let n = hardware.len();
+            let mut state = u64::from(seed);
+            let mut value = || {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 40) as f32 / (1 << 24) as f32
+            };
+            let mut draw = |count: usize| (0..count).map(|_| value()).collect::<Vec<f32>>();
+            let table = HardwareTable {
+                hardware: n,
+                seconds: draw(cells.len() * n),
+                pj: draw(cells.len() * n),
+                area_mm2: draw(n),
+            };
+            let weights = [2.0, 0.5, 3.0];
+            let found = table.contract(&cells, &hardware, weights);
+            let mut expected = [0.0f64; 3];
+            let mut by_hardware: Vec<f64> =
+                (0..n).map(|h| weights[2] * table.area_mm2(h)).collect();
+            for (c, &p) in cells.iter().enumerate() {
+                let mut by_cell = 0.0;
+                for (h, &q) in hardware.iter().enumerate() {
+                    let [s, e] = table.at(c, h);
+                    expected[0] += f64::from(p) * f64::from(q) * s;
+                    expected[1] += f64::from(p) * f64::from(q) * e;
+                    by_cell += f64::from(q) * (weights[0] * s + weights[1] * e);
+                    by_hardware[h] += f64::from(p) * (weights[0] * s + weights[1] * e);
+                }
+                prop_assert!((f64::from(found.by_cell[c]) - by_cell).abs() < 1e-4 * (1.0 + by_cell));
+            }
+            for h in 0..n {
+                expected[2] += f64::from(hardware[h]) * table.area_mm2(h);
+                let difference = f64::from(found.by_hardware[h]) - by_hardware[h];
+                prop_assert!(difference.abs() < 1e-4 * (1.0 + by_hardware[h]));
+            }
+            for (found, expected) in [found.seconds, found.pj, found.area_mm2].iter().zip(expected) {
+                prop_assert!((found - expected).abs() < 1e-4 * (1.0 + expected));
+            }
+        }
+    }
+}

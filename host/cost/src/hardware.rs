@@ -100,20 +100,22 @@ impl HardwareCosts {
     /// Every cell on every configuration, on all cores.
     pub fn table(&self) -> Result<HardwareTable, ModelError> {
         let (cells, hardware) = self.size();
+        let distinct: Vec<usize> = (0..cells).filter(|&cell| self.same[cell] == cell).collect();
         let columns: Vec<(Vec<Price>, f64)> = (0..hardware)
             .into_par_iter()
             .map(|h| {
-                let column =
-                    (0..cells).map(|cell| self.price(cell, h)).collect::<Result<_, _>>()?;
-                Ok((column, self.model(h)?.prices.area_mm2))
+                let column = distinct.iter().map(|&cell| self.price(cell, h));
+                Ok((column.collect::<Result<_, _>>()?, self.model(h)?.prices.area_mm2))
             })
             .collect::<Result<_, ModelError>>()?;
         let figure = |f: usize| {
-            let cell = |c: usize| columns.iter().map(move |(column, _)| column[c][f] as f32);
-            (0..cells).flat_map(cell).collect()
+            let row = |r: usize| columns.iter().map(move |(column, _)| column[r][f] as f32);
+            (0..distinct.len()).flat_map(row).collect()
         };
+        let row = |cell: &usize| distinct.partition_point(|first| first < cell);
         Ok(HardwareTable {
             hardware,
+            row: self.same.iter().map(row).collect(),
             seconds: figure(0),
             pj: figure(1),
             area_mm2: columns.iter().map(|(_, area)| *area as f32).collect(),
@@ -125,7 +127,9 @@ impl HardwareCosts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct HardwareTable {
     hardware: usize,
-    /// `[cell][hardware]`.
+    /// Row of every cell; cells of the same layers share one.
+    row: Vec<usize>,
+    /// `[row][hardware]`.
     seconds: Vec<f32>,
     pj: Vec<f32>,
     area_mm2: Vec<f32>,
@@ -143,13 +147,13 @@ pub struct Contraction {
     pub by_hardware: Vec<f32>,
 }
 
-/// Cells contracted together: their rows fit the caches.
+/// Rows contracted together.
 const ROWS: usize = 64;
 
 impl HardwareTable {
     /// Latency and energy of a cell on a configuration.
     pub fn at(&self, cell: usize, hardware: usize) -> Price {
-        let at = cell * self.hardware + hardware;
+        let at = self.row[cell] * self.hardware + hardware;
         [self.seconds[at].into(), self.pj[at].into()]
     }
 
@@ -163,42 +167,46 @@ impl HardwareTable {
     /// being linear in each argument.
     pub fn contract(&self, cells: &[f32], hardware: &[f32], weights: [f64; 3]) -> Contraction {
         assert_eq!(hardware.len(), self.hardware, "a probability a configuration");
-        assert_eq!(cells.len() * self.hardware, self.seconds.len(), "a probability a cell");
+        assert_eq!(cells.len(), self.row.len(), "a probability a cell");
         let [ws, we, wa] = weights.map(|w| w as f32);
         let n = self.hardware;
-        let parts: Vec<(f64, f64, Vec<f32>, Vec<f32>)> = cells
+        let mut of_row = vec![0.0f32; self.seconds.len() / n.max(1)];
+        self.row.iter().zip(cells).for_each(|(&row, p)| of_row[row] += p);
+        let parts: Vec<(f64, f64, Vec<f32>, Vec<f32>)> = of_row
             .par_chunks(ROWS)
             .enumerate()
-            .map(|(chunk, cells)| {
+            .map(|(chunk, rows)| {
                 let (mut seconds, mut pj) = (0.0, 0.0);
-                let mut by_cell = Vec::with_capacity(cells.len());
+                let mut by_row = Vec::with_capacity(rows.len());
                 let mut by_hardware = vec![0.0f32; n];
-                for (row, &p) in cells.iter().enumerate() {
+                for (row, &p) in rows.iter().enumerate() {
                     let at = (chunk * ROWS + row) * n;
                     let (s_row, e_row) = (&self.seconds[at..at + n], &self.pj[at..at + n]);
                     let (s, e) =
                         row_pass(s_row, e_row, hardware, [p * ws, p * we], &mut by_hardware);
                     seconds += f64::from(p) * s;
                     pj += f64::from(p) * e;
-                    by_cell.push((weights[0] * s + weights[1] * e) as f32);
+                    by_row.push((weights[0] * s + weights[1] * e) as f32);
                 }
-                (seconds, pj, by_cell, by_hardware)
+                (seconds, pj, by_row, by_hardware)
             })
             .collect();
+        let mut by_row = Vec::with_capacity(of_row.len());
         let area: f64 = dot(&self.area_mm2, hardware);
         let mut found = Contraction {
             seconds: 0.0,
             pj: 0.0,
             area_mm2: area,
-            by_cell: Vec::with_capacity(cells.len()),
+            by_cell: Vec::new(),
             by_hardware: self.area_mm2.iter().map(|area| area * wa).collect(),
         };
-        for (seconds, pj, by_cell, by_hardware) in parts {
+        for (seconds, pj, by_rows, by_hardware) in parts {
             found.seconds += seconds;
             found.pj += pj;
-            found.by_cell.extend(by_cell);
+            by_row.extend(by_rows);
             found.by_hardware.iter_mut().zip(by_hardware).for_each(|(sum, part)| *sum += part);
         }
+        found.by_cell = self.row.iter().map(|&row| by_row[row]).collect();
         found
     }
 }
@@ -294,10 +302,13 @@ mod tests {
                 (state >> 40) as f32 / (1 << 24) as f32
             };
             let mut draw = |count: usize| (0..count).map(|_| value()).collect::<Vec<f32>>();
+            // Some cells are of the same layers.
+            let row: Vec<usize> = (0..cells.len()).map(|cell| cell % 67).collect();
             let table = HardwareTable {
                 hardware: n,
-                seconds: draw(cells.len() * n),
-                pj: draw(cells.len() * n),
+                row,
+                seconds: draw(67 * n),
+                pj: draw(67 * n),
                 area_mm2: draw(n),
             };
             let weights = [2.0, 0.5, 3.0];

@@ -125,8 +125,6 @@ impl RunDir {
 
 /// Writes a file whole or not at all.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    fs::write(&partial, bytes)
-        .and_then(|()| fs::rename(&partial, path))
+    jaq_network::write_whole(path, bytes)
         .with_context(|| format!("cannot write {}: nothing was overwritten", path.display()))
 }

@@ -5,7 +5,7 @@
 //! Must not know how a firmware is run ([`crate::link`]).
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -254,7 +254,7 @@ pub fn build(board: &str, model: Option<&Path>, elf: &Path) -> Result<Firmware, 
 
     let parts = parts(&bytes)
         .map_err(|error| BuildError::Elf { path: linked, reason: error.to_string() })?;
-    replace(elf, &bytes).map_err(io_error("cannot write", elf))?;
+    jaq_network::write_whole(elf, &bytes).map_err(io_error("cannot write", elf))?;
     Ok(Firmware { elf: elf.to_owned(), target, build, parts })
 }
 
@@ -262,15 +262,6 @@ pub fn build(board: &str, model: Option<&Path>, elf: &Path) -> Result<Firmware, 
 pub fn build_open(board: &str) -> Result<Firmware, BuildError> {
     let path = folder()?.join("target").join(format!("{}-open.elf", target(board)?.board));
     build(board, None, &path)
-}
-
-/// Writes a file whole: a reader sees the old one or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// Sizes by part of a linked firmware.

@@ -4,6 +4,7 @@
 //! Data with its own invariants and nothing else. Must not know: training, cost models, kernels,
 //! devices.
 
+mod files;
 mod graph;
 mod provenance;
 pub mod reference;
@@ -14,6 +15,7 @@ mod trained;
 /// The words in which networks are described, for crates that see no device code.
 pub use jaq_shared::format::{Bits, LayerBits, LayerShape, Op, Pads, Shape, TensorFormat, Window};
 
+pub use files::write_whole;
 pub use graph::{GraphError, InputEncoding, Layer, Network, Tensor, TensorId};
 pub use provenance::Provenance;
 pub use schedule::Schedule;

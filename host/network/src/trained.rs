@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
+use crate::files::write_whole;
 use crate::graph::{GraphError, Network, TensorId};
 
 /// The values of one layer with weights. The layer's real output before its output quantizer is
@@ -118,7 +119,8 @@ impl TrainedNetwork {
         let path = dir.join("network.json");
         let json = serde_json::to_vec_pretty(&description)
             .map_err(|source| TrainedError::Json { path: path.clone(), source })?;
-        write_whole(&path, &json)?;
+        let io = |path: &Path, source| TrainedError::Io { path: path.to_owned(), source };
+        write_whole(&path, &json).map_err(|source| io(&path, source))?;
 
         let path = dir.join("tensors.safetensors");
         let fail = |source| TrainedError::Tensors { path: path.clone(), source };
@@ -136,7 +138,7 @@ impl TrainedNetwork {
             views.push((format!("{}.offset", layer.name), view(Dtype::F32, n, offset)?));
         }
         let bytes = safetensors::serialize(views, None).map_err(fail)?;
-        write_whole(&path, &bytes)
+        write_whole(&path, &bytes).map_err(|source| io(&path, source))
     }
 
     /// Reads and validates what [`TrainedNetwork::save`] wrote.
@@ -187,12 +189,4 @@ impl TrainedNetwork {
         trained.validate()?;
         Ok(trained)
     }
-}
-
-/// Writes beside the target and renames, so that a killed run or a full disk leaves the old file.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainedError> {
-    let fail = |source| TrainedError::Io { path: path.to_owned(), source };
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, bytes).map_err(fail)?;
-    std::fs::rename(&temporary, path).map_err(fail)
 }

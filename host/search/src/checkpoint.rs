@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use jaq_network::write_whole;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -168,16 +169,6 @@ fn decode(bytes: &[u8]) -> Result<Values, String> {
         values.insert(name, floats);
     }
     Ok(values)
-}
-
-/// Writes beside the target and renames: a killed run or a full disk leaves the old file.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes)?;
-    std::fs::rename(&partial, path)
 }
 
 #[cfg(test)]

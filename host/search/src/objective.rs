@@ -387,6 +387,7 @@ fn live_ram(space: &Space, p: &Probabilities) -> (f64, Probabilities) {
 #[serde(default, deny_unknown_fields)]
 pub struct CostWeights {
     /// `lambda` of work: what the whole cost of an undecided search adds to the cross-entropy.
+    /// Work that is limited, by itself or as latency, has none.
     pub work: f64,
     /// `lambda` of flash.
     pub flash: f64,
@@ -457,7 +458,10 @@ impl Objective {
             Ok::<Term, ModelError>(Term { figure, costs, reference, constant, weight, limit })
         };
         let work = total.instructions.or(total.cycles.map(|c| c.typical));
-        terms.push(term(Figure::Work, weights.work, limits.instructions, work)?);
+        // Whoever sets a limit wants the best network within it, not a cheaper one.
+        let limited = limits.instructions.is_some() || limits.latency_s.is_some();
+        let lambda = if limited { 0.0 } else { weights.work };
+        terms.push(term(Figure::Work, lambda, limits.instructions, work)?);
         let flash = model_bytes(network.layers.len(), total.weights_bytes) as f64;
         let limit = limits.flash_bytes.map(|b| b as f64);
         terms.push(term(Figure::Flash, weights.flash, limit, Some(flash))?);

@@ -206,7 +206,8 @@ mod tests {
         checkpoint.values.insert("w".into(), vec![1.0; 1 << 16]);
         checkpoint.save(&path, &"x").unwrap();
         // What is written beside it goes to a device that is always full.
-        std::os::unix::fs::symlink("/dev/full", path.with_extension("partial")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("checkpoint.safetensors.partial"))
+            .unwrap();
         let failed = Checkpoint { step: 2, ..checkpoint.clone() }.save(&path, &"x").unwrap_err();
         let message = failed.to_string();
         assert!(

@@ -24,6 +24,10 @@ fn list(misses: &[LimitError]) -> String {
     misses.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// Options whose probabilities differ by less than this factor are a matter of indifference to
+/// the search.
+const INDIFFERENT: f64 = 10.0;
+
 /// A network with what it takes.
 #[derive(Clone, Debug)]
 pub struct Priced {
@@ -152,7 +156,7 @@ impl<'a, M: CostModel> Discretizer<'a, M> {
     pub fn choose(&self, p: &Probabilities) -> Result<Priced, Infeasible> {
         let repaired = self.repair(p.likeliest(), p)?;
         if self.misses(&repaired)?.is_empty() {
-            return Ok(self.price(&repaired)?);
+            return Ok(self.price(&self.spend(repaired, p)?)?);
         }
         // From the other end: what takes least of each figure.
         let mut last = Vec::new();
@@ -193,26 +197,57 @@ impl<'a, M: CostModel> Discretizer<'a, M> {
     }
 
     /// Steps to likelier neighbours that still meet the limits, the likeliest first.
-    fn approach(&self, mut choice: Choice, p: &Probabilities) -> Result<Choice, ModelError> {
+    fn approach(&self, choice: Choice, p: &Probabilities) -> Result<Choice, ModelError> {
+        self.climb(choice, |here, other| {
+            let gain = likelihood(p, other) - likelihood(p, here);
+            (gain > 1e-12).then_some(gain)
+        })
+    }
+
+    /// Spends what a limit on work leaves on what the search hardly prefers less.
+    ///
+    /// A limit tilts all probabilities towards what is cheap until their mean meets it; of a
+    /// search that is undecided the likeliest network then lies far below. This undoes the tilt:
+    /// steps to neighbours of more work that still meet every limit, those first that give most
+    /// work for the likelihood they cost ([`Self::repair`] in the other direction).
+    fn spend(&self, choice: Choice, p: &Probabilities) -> Result<Choice, ModelError> {
+        if self.limits.instructions.is_none() && self.limits.latency_s.is_none() {
+            return Ok(choice);
+        }
+        let Some(work) = self.objective.terms.iter().find(|t| t.figure == Figure::Work) else {
+            return Ok(choice);
+        };
+        self.climb(choice, |here, other| {
+            let more = work.costs.of(self.space, other) - work.costs.of(self.space, here);
+            let lost = (likelihood(p, here) - likelihood(p, other)).max(0.0);
+            (more > 1e-9 && lost <= INDIFFERENT.ln()).then(|| more / (lost + 0.1))
+        })
+    }
+
+    /// Steps to neighbours that meet the limits while one is better, the best first.
+    fn climb(
+        &self,
+        mut choice: Choice,
+        better: impl Fn(&Choice, &Choice) -> Option<f64>,
+    ) -> Result<Choice, ModelError> {
         loop {
-            let here = likelihood(p, &choice);
-            let mut better: Vec<(f64, Choice)> = self
+            let mut steps: Vec<(f64, Choice)> = self
                 .neighbours(&choice)
                 .into_iter()
-                .map(|other| (likelihood(p, &other), other))
-                .filter(|(l, other)| *l > here + 1e-12 && self.excess(other, false) <= 0.0)
+                .filter_map(|other| Some((better(&choice, &other)?, other)))
+                .filter(|(_, other)| self.excess(other, false) <= 0.0)
                 .collect();
-            better.sort_by(|a, b| b.0.total_cmp(&a.0));
-            let mut stepped = false;
-            for (_, other) in better {
+            steps.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let mut next = None;
+            for (_, other) in steps {
                 if self.misses(&other)?.is_empty() {
-                    choice = other;
-                    stepped = true;
+                    next = Some(other);
                     break;
                 }
             }
-            if !stepped {
-                return Ok(choice);
+            match next {
+                Some(other) => choice = other,
+                None => return Ok(choice),
             }
         }
     }
@@ -266,6 +301,27 @@ mod tests {
                 assert_eq!(exact.instructions, chosen.demand.instructions);
             }
         }
+    }
+
+    #[test]
+    fn a_limit_is_spent_where_the_search_is_undecided_and_only_there() {
+        let (space, model) = (space(), Toy { dear: 1.0 });
+        let uniform = Probabilities::uniform(&space);
+        let free = Objective::new(&space, &model, &Limits::default(), CostWeights::default());
+        let usual = free.unwrap().evaluate(&space, &uniform).figures[0];
+        let limits = Limits { instructions: Some(usual), ..Limits::default() };
+        let objective = Objective::new(&space, &model, &limits, CostWeights::default()).unwrap();
+        let discretizer = Discretizer::new(&space, &model, &objective, &limits);
+        let spent = discretizer.choose(&uniform).unwrap().demand.instructions.unwrap();
+        assert!((0.9..=1.0).contains(&(spent / usual)), "{spent} of {usual}");
+
+        let least = objective.terms[0].costs.cheapest(&space, &uniform.likeliest());
+        let mut p = Probabilities::certain(&space, &least);
+        let rows = p.operators.iter_mut().chain(&mut p.widths);
+        for (row, flat) in rows.zip(uniform.operators.iter().chain(&uniform.widths)) {
+            row.iter_mut().zip(flat).for_each(|(a, b)| *a = 0.9 * *a + 0.1 * b);
+        }
+        assert_eq!(discretizer.choose(&p).unwrap().choice, least);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl std::str::FromStr for Objective {
 
 impl Objective {
     /// The value to minimize, and what decides between equals.
-    fn value(self, cycles: f64, energy: f64) -> (f64, f64) {
+    pub(crate) fn value(self, cycles: f64, energy: f64) -> (f64, f64) {
         match self {
             Objective::Latency => (cycles, energy),
             Objective::Energy => (energy, cycles),

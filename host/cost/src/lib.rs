@@ -11,6 +11,7 @@ mod cost;
 mod design_space;
 mod ethos;
 pub mod fit;
+mod fused;
 mod hardware;
 mod lanes;
 mod limits;

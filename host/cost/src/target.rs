@@ -1,6 +1,6 @@
 //! Any target by name: a microcontroller or an accelerator, behind the one trait [`CostModel`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jaq_network::Network;
@@ -13,6 +13,7 @@ use crate::batch_tile::{self, Best, Objective};
 use crate::board::{self, BoardError, Kind, Mcu};
 use crate::cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
 use crate::ethos::EthosU55;
+use crate::fused::{self, Fused};
 use crate::max78000::Max78000;
 use crate::mcu::McuModel;
 use crate::ne16::Ne16;
@@ -182,7 +183,10 @@ impl Target {
 #[allow(missing_docs)]
 pub struct BlockCost {
     pub total: Cost,
+    /// Every layer by itself, from memory to memory.
     pub layers: Vec<(Workload, Cost)>,
+    /// In words, which layers are computed together, where that is better.
+    pub fused: Option<String>,
 }
 
 impl BlockCost {
@@ -192,7 +196,7 @@ impl BlockCost {
             layers.push((*work, model.workload(work)?));
         }
         let total = layers.iter().map(|(_, cost)| cost.clone()).reduce(|a, b| a.plus(&b));
-        Ok(BlockCost { total: total.unwrap_or_else(Cost::zero), layers })
+        Ok(BlockCost { total: total.unwrap_or_else(Cost::zero), layers, fused: None })
     }
 }
 
@@ -265,9 +269,65 @@ impl TiledModel {
         self.memo.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Cost of a block: the sum of its layers.
+    /// Cost of a block: the sum of its layers, a depthwise layer and the pointwise one after it
+    /// computed together where that is better.
     pub fn block(&self, works: &[Workload]) -> Result<BlockCost, ModelError> {
-        BlockCost::one_by_one(self, works)
+        let mut block = BlockCost::one_by_one(self, works)?;
+        let mut parts = Vec::new();
+        let mut next = 0;
+        while let Some((work, cost)) = block.layers.get(next) {
+            let pair = block.layers.get(next + 1).and_then(|(second, alone)| {
+                let fused = self.fuse(work, second)?;
+                let value = |c: &Cost| {
+                    let cycles = c.cycles.map_or(f64::INFINITY, |c| c.typical);
+                    self.objective.value(cycles, c.energy_pj.unwrap_or(f64::INFINITY)).0
+                };
+                let together = self.fused_cost(&fused, work, second);
+                (value(&together) < value(&cost.plus(alone))).then_some((together, fused))
+            });
+            match pair {
+                Some((together, fused)) => {
+                    block.fused = Some(fused.explain());
+                    parts.push(together);
+                    next += 2;
+                }
+                None => {
+                    parts.push(cost.clone());
+                    next += 1;
+                }
+            }
+        }
+        if block.fused.is_some() {
+            let total = parts.into_iter().reduce(|a, b| a.plus(&b));
+            block.total = total.unwrap_or_else(Cost::zero);
+        }
+        Ok(block)
+    }
+
+    /// The best way to compute two layers together, if there is any.
+    fn fuse(&self, first: &Workload, second: &Workload) -> Option<Fused> {
+        let (a, b) = (Problem::of(first)?, Problem::of(second)?);
+        let value = |f: &Fused| self.objective.value(f.cycles as f64, f.energy_pj).0;
+        let ways = fused::all(&a, &b, &self.array, &self.prices).into_iter();
+        ways.min_by(|a, b| value(a).total_cmp(&value(b)))
+    }
+
+    fn fused_cost(&self, fused: &Fused, first: &Workload, second: &Workload) -> Cost {
+        let memory = fused.traffic_bits.iter().sum::<u64>() / 8;
+        let levels = OPERANDS.iter().zip(fused.buffer_bits);
+        let bytes = std::iter::once(("memory".to_owned(), memory))
+            .chain(levels.map(|(name, bits)| ((*name).to_owned(), bits / 8)))
+            .collect();
+        Cost {
+            weights_bytes: first.weight_bytes() + second.weight_bytes(),
+            terms: terms(
+                fused.compute_cycles,
+                fused.exposed_memory_cycles,
+                fused.fill_cycles,
+                fused.drain_cycles,
+            ),
+            ..self.cost(fused.cycles as f64, fused.energy_pj, bytes)
+        }
     }
 
     /// Additions and pools stream through the columns: bound by memory or by the columns.
@@ -282,12 +342,7 @@ impl TiledModel {
         self.cost(cycles, energy, bytes.into())
     }
 
-    fn cost(
-        &self,
-        cycles: f64,
-        energy_pj: f64,
-        bytes: std::collections::BTreeMap<String, u64>,
-    ) -> Cost {
+    fn cost(&self, cycles: f64, energy_pj: f64, bytes: BTreeMap<String, u64>) -> Cost {
         Cost {
             instructions: None,
             cycles: Some(Interval::exact(cycles)),
@@ -298,6 +353,13 @@ impl TiledModel {
             ..Cost::zero()
         }
     }
+}
+
+/// Cycles by cause.
+fn terms(compute: u64, exposed: u64, fill: u64, drain: u64) -> BTreeMap<String, f64> {
+    [("compute", compute), ("exposed memory", exposed), ("fill", fill), ("drain", drain)]
+        .map(|(term, cycles)| (term.to_owned(), cycles as f64))
+        .into()
 }
 
 impl CostModel for TiledModel {
@@ -321,14 +383,12 @@ impl CostModel for TiledModel {
             weights_bytes: work.weight_bytes(),
             mapping: Some(best.mapping),
             mappings_evaluated: best.mappings_evaluated,
-            terms: [
-                ("compute", evaluation.compute_cycles),
-                ("exposed memory", evaluation.exposed_memory_cycles),
-                ("fill", evaluation.fill_cycles),
-                ("drain", evaluation.drain_cycles),
-            ]
-            .map(|(term, cycles)| (term.to_owned(), cycles as f64))
-            .into(),
+            terms: terms(
+                evaluation.compute_cycles,
+                evaluation.exposed_memory_cycles,
+                evaluation.fill_cycles,
+                evaluation.drain_cycles,
+            ),
             ..self.cost(evaluation.cycles as f64, evaluation.energy_pj, bytes)
         })
     }

@@ -64,7 +64,7 @@ impl CostCommand {
                 let LayerCost { name, spec, bits, cost, .. } = layer;
                 rows.push(Row { name, spec, bits, cost, explanation });
             }
-            return self.print(&target, &network.name, &found.total, &rows, true);
+            return self.print(&target, &network.name, &found.total, &rows, true, None);
         };
         let found = target.block(&Workload::block(spec, self.bits.unwrap_or(Widths::W8A8)))?;
         let mut rows = Vec::new();
@@ -73,7 +73,8 @@ impl CostCommand {
             let (spec, bits) = (work.spec(), work.widths.to_string());
             rows.push(Row { name: String::new(), spec, bits, cost, explanation });
         }
-        self.print(&target, &spec.to_string(), &found.total, &rows, rows.len() > 1)
+        let several = rows.len() > 1;
+        self.print(&target, &spec.to_string(), &found.total, &rows, several, found.fused)
     }
 
     fn network(&self) -> Result<Network> {
@@ -106,12 +107,16 @@ impl CostCommand {
         total: &Cost,
         rows: &[Row],
         several: bool,
+        fused: Option<String>,
     ) -> Result<()> {
         if self.json {
             let mut value = figures(total);
             value["board"] = json!(target.name());
             value["objective"] = json!(self.objective);
             value["name"] = json!(name);
+            if several && self.layer.is_some() {
+                value["fused"] = json!(fused);
+            }
             match rows {
                 [row] if !several => {
                     value["bits"] = json!(row.bits);
@@ -148,6 +153,9 @@ impl CostCommand {
         }
         if let Some(cycles) = total.cycles.filter(|c| c.low < c.high) {
             println!("cycles between {:.0} and {:.0}", cycles.low, cycles.high);
+        }
+        if let Some(fused) = fused {
+            println!("{fused}");
         }
         for explanation in rows.iter().filter_map(|r| r.explanation.as_ref()) {
             println!("{explanation}");

@@ -154,6 +154,35 @@ pub fn read_stream(bits: Bits, stream: &[u8], index: usize) -> i32 {
     (((pair >> (bit % 8)) & bits.max_unsigned()) as i32 ^ half) - half
 }
 
+/// The signed codes from `index` on of a plain stream.
+#[inline(always)]
+pub fn read_run(bits: Bits, stream: &[u8], index: usize, out: &mut [i8]) {
+    let (width, half) = (bits.get(), bits.half());
+    let bit = index * width as usize;
+    let mut bytes = stream.iter().skip(bit / 8);
+    let mut next = || u32::from(bytes.next().copied().unwrap_or(0));
+    let mut held = next() >> (bit % 8);
+    let mut have = 8 - (bit % 8) as u32;
+    for code in out {
+        if have < width {
+            held |= next() << have;
+            have += 8;
+        }
+        *code = (held & bits.max_unsigned() ^ half).wrapping_sub(half) as i8;
+        held >>= width;
+        have -= width;
+    }
+}
+
+/// A word of equal codes, by the code that is to be repeated.
+pub const fn every(bits: Bits) -> u32 {
+    match bits {
+        Bits::B2 => 0x5555_5555,
+        Bits::B3 | Bits::B4 => 0x1111_1111,
+        Bits::B8 => 0x0101_0101,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +199,11 @@ mod tests {
             write_stream(bits, &codes, &mut stream);
             for (i, &code) in codes.iter().enumerate() {
                 assert_eq!(read_stream(bits, &stream, i), i32::from(code), "{bits} bits, {i}");
+            }
+            for first in 0..9 {
+                let mut run = [0i8; 90];
+                read_run(bits, &stream, first, &mut run);
+                assert!(run.iter().zip(&codes[first..]).all(|(a, b)| a == b));
             }
         }
         assert_eq!(stream_bytes(32, Bits::B3), 12);

@@ -1,29 +1,30 @@
-//! Depthwise convolution by planes: four channels at a time are spread to one byte a code and one
-//! row per channel, convolved row by row, requantized, and packed back.
+//! Depthwise convolution by planes: the channels of one packed word at a time are spread to rows
+//! of their own, convolved row by row, requantized, and packed back.
 //!
-//! The last `kh` input rows of the four channels lie in a ring, padding included, so that the
-//! inner loops know no borders. Weights are the canonical stream, as in [`super::reference`].
+//! An input row is gathered into a line of words, one a pixel, padding included, and spread to
+//! the ring, which holds the last `kh` rows; the inner loops know no borders. How a row lies in
+//! words ([`Planes`]) is chosen so that one multiplication serves several outputs. Weights are the
+//! canonical stream, as in [`super::reference`].
 
 #[cfg(jaq_armv7em)]
 use super::armv7em as isa;
-#[cfg(jaq_armv7em)]
-use super::armv7em_planes as transpose;
 use super::codes;
 #[cfg(not(jaq_armv7em))]
-use super::portable as isa;
-#[cfg(not(jaq_armv7em))]
-use super::portable as transpose;
-use super::requant::Finish;
+use super::portable_planes as isa;
+use super::requant::{self, Finish};
 use super::{Call, Work};
-use crate::format::{Bits, LayerShape, Op, TensorFormat};
+use crate::format::{Bits, LayerShape, Op, Requant, TensorFormat, Window};
 
-/// Channels worked on together: what a byte (2 bits), half-word (4) or word (8) holds.
-pub const LANES: usize = 4;
-
+/// Most channels worked on together: those of a word of 2-bit codes.
+pub const LANES: usize = 16;
+/// Lanes whose words alternate in [`Planes::Bytes`] and [`Planes::Triples`].
+pub const OCTET: usize = 8;
 /// Most rows of a window; larger ones go the general path.
 const MOST_ROWS: usize = 8;
 /// Largest window.
 pub const MOST_TAPS: usize = 64;
+/// What is added to the accumulators of [`Rule::Thresholds`]; they stay within a byte.
+pub const LIFT: i32 = 64;
 
 /// Whether the layer can run here.
 pub fn supports(layer: &LayerShape) -> bool {
@@ -31,204 +32,370 @@ pub fn supports(layer: &LayerShape) -> bool {
         if window.taps() <= MOST_TAPS && usize::from(window.kh) <= MOST_ROWS && window.stride > 0)
 }
 
-/// Sizes of a layer's planes.
-struct Plan {
-    /// Bytes of a padded input row, with room for whole words.
-    row: usize,
-    /// Bytes of an output row, with room for whole words.
-    out: usize,
-    /// Rows of the ring.
-    ring: usize,
+/// How a row of codes lies in words. With A = sum(a[i] * 2^(s*i)) of P pixels and the weights of
+/// a row as W = w2 + w1 * 2^s + w0 * 2^2s, the fields of A * W are outputs: all P lowest are
+/// complete once the two highest of the word before are carried in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planes {
+    /// Four pixels, 8 bits apart; lanes alternate by octets.
+    Bytes,
+    /// Three pixels, 12 bits apart; lanes alternate by octets.
+    Triples,
+    /// Two pixels, 16 bits apart, for pairs of 16-bit operands; lane after lane.
+    Halves,
 }
 
-impl Plan {
-    fn new(layer: &LayerShape) -> Plan {
-        let window = layer.op.window();
-        let pads = usize::from(window.pads.left) + usize::from(window.pads.right);
-        Plan {
-            row: (usize::from(layer.input.w) + pads + 12).next_multiple_of(4),
-            out: (usize::from(layer.output.w) + 4).next_multiple_of(4),
-            ring: usize::from(window.kh).max(1),
+impl Planes {
+    /// What serves the layer.
+    pub fn of(layer: &LayerShape, requant: Requant) -> Planes {
+        let (window, bits) = (layer.op.window(), layer.bits);
+        let three = (window.kh, window.kw, window.stride) == (3, 3, 1);
+        if !three || bits.weight == Bits::B8 || bits.input == Bits::B8 {
+            return Planes::Halves;
+        }
+        match (bits.weight, bits.input, bits.output, requant) {
+            (Bits::B2, Bits::B2, Bits::B2, Requant::Narrow) => Planes::Bytes,
+            (_, _, _, Requant::General { .. }) => Planes::Halves,
+            _ => Planes::Triples,
+        }
+    }
+
+    /// Pixels of a word.
+    pub const fn pixels(self) -> usize {
+        match self {
+            Planes::Bytes => 4,
+            Planes::Triples => 3,
+            Planes::Halves => 2,
+        }
+    }
+
+    /// Bits between two pixels.
+    pub const fn spacing(self) -> usize {
+        match self {
+            Planes::Bytes => 8,
+            Planes::Triples => 12,
+            Planes::Halves => 16,
+        }
+    }
+
+    /// Places before the first padded pixel: the last two of the first word precede its outputs.
+    const fn lead(self) -> usize {
+        match self {
+            Planes::Bytes => 2,
+            Planes::Triples => 1,
+            Planes::Halves => 0,
+        }
+    }
+
+    /// Outputs come in multiples of this.
+    pub const fn step(self) -> usize {
+        match self {
+            Planes::Bytes => 8,
+            Planes::Triples => 6,
+            Planes::Halves => 4,
+        }
+    }
+
+    /// Index of a lane's word in a row of `words` a lane.
+    pub const fn index(self, lane: usize, words: usize, word: usize) -> usize {
+        match self {
+            Planes::Halves => lane * words + word,
+            _ => lane / OCTET * OCTET * words + word * OCTET + lane % OCTET,
         }
     }
 }
 
-/// Scratch of a layer in bytes.
+/// How the outputs of a layer are requantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// 2-bit outputs count the thresholds they pass; the multipliers' table has `T - 1 + LIFT` in
+    /// three bytes, and in the fourth whether the weights are to be negated.
+    Thresholds,
+    /// By multiplication.
+    Scale(Requant, Bits),
+}
+
+/// Sizes of a layer's planes.
+struct Plan {
+    planes: Planes,
+    /// Channels worked on together, whole words of inputs and outputs.
+    lanes: usize,
+    /// Words of a lane's row.
+    words: usize,
+    /// Outputs of a row, padded to [`Planes::step`].
+    outputs: usize,
+    /// Bytes of a lane's output row.
+    out: usize,
+    /// Rows of the ring.
+    ring: usize,
+    /// Place of the first input pixel in the line.
+    start: usize,
+    /// Words of a row of output pixels narrower than a word.
+    narrow: usize,
+}
+
+/// Channels of a packed word.
+pub const fn word_lanes(bits: Bits) -> usize {
+    32 / bits.storage() as usize
+}
+
+impl Plan {
+    fn new(layer: &LayerShape, planes: Planes) -> Plan {
+        let window = layer.op.window();
+        let outputs = usize::from(layer.output.w).next_multiple_of(planes.step());
+        let words = match planes {
+            Planes::Halves => {
+                let places = (outputs - 1) * usize::from(window.stride) + usize::from(window.kw);
+                (places + 1).div_ceil(2).next_multiple_of(2)
+            }
+            _ => 1 + outputs / planes.pixels(),
+        };
+        let (input, output) = (word_lanes(layer.bits.input), word_lanes(layer.bits.output));
+        let narrow = layer.output_format().pixel_bytes() < 4;
+        Plan {
+            planes,
+            lanes: LANES.min(usize::from(layer.output.c).next_multiple_of(input.max(output))),
+            words,
+            outputs,
+            // Whole fours, and the last triple's fourth byte.
+            out: (outputs + 4).next_multiple_of(4),
+            ring: usize::from(window.kh).max(1),
+            start: usize::from(window.pads.left) + planes.lead(),
+            narrow: if narrow { usize::from(layer.output.w) } else { 0 },
+        }
+    }
+
+    /// Words of one row of all lanes.
+    const fn slot(&self) -> usize {
+        self.lanes * self.words
+    }
+
+    /// Words of the line.
+    const fn line(&self) -> usize {
+        self.words * self.planes.pixels()
+    }
+
+    const fn bytes(&self) -> usize {
+        4 * (self.slot() * self.ring + self.line() + self.narrow) + self.lanes * self.out
+    }
+}
+
+/// Scratch of a layer in bytes, whatever its requantization.
 pub fn scratch_bytes(layer: &LayerShape) -> usize {
-    let plan = Plan::new(layer);
-    LANES * (plan.row * plan.ring + plan.out)
+    let of = |requant| Plan::new(layer, Planes::of(layer, requant)).bytes();
+    of(Requant::Narrow).max(of(Requant::Wide)).max(of(Requant::General { shift: 1 }))
+}
+
+/// The rule of a layer.
+fn rule(layer: &LayerShape, requant: Requant) -> Rule {
+    match Planes::of(layer, requant) {
+        Planes::Bytes => Rule::Thresholds,
+        _ => Rule::Scale(requant, layer.bits.output),
+    }
+}
+
+/// Turns the tables, zero point included, into the stored ones.
+pub fn prepare(layer: &LayerShape, requant: Requant, weights: &[i8], m: &mut [i32], b: &[i32]) {
+    if rule(layer, requant) != Rule::Thresholds {
+        return requant::prepare_upper(requant, layer.bits.output, m);
+    }
+    let most = layer.bits.input.max_unsigned() as i32;
+    let rows = weights.chunks_exact(layer.reduction().max(1));
+    for ((m, &b), row) in m.iter_mut().zip(b).zip(rows) {
+        // Falling requantization rises on negated weights.
+        let sign = if *m < 0 { -1 } else { 1 };
+        let sum = |positive: bool| -> i32 {
+            let terms = row.iter().map(|&w| i32::from(w) * sign * most);
+            terms.filter(|&term| (term > 0) == positive).sum()
+        };
+        let reach = sum(false)..=sum(true);
+        let above = reach.end() + 1;
+        let mut packed = u32::from(sign < 0) << 24;
+        for code in 1..=3 {
+            let passes = |&acc: &i32| {
+                let found = requant::narrow(acc * sign, *m, b, layer.bits.output);
+                found >= code
+            };
+            let threshold = reach.clone().find(passes).unwrap_or(above);
+            packed |= ((threshold - 1 + LIFT) as u32 & 0xff) << (8 * (code - 1));
+        }
+        *m = packed as i32;
+    }
 }
 
 /// Weights and requantization of one channel.
+#[derive(Clone, Copy)]
 pub struct Lane {
     /// Weights of the window, row by row.
-    pub weights: [i32; MOST_TAPS],
-    /// How its outputs are requantized.
-    pub finish: Finish,
+    pub weights: [i8; MOST_TAPS],
+    /// Stored multiplier, or the thresholds.
+    pub multiplier: i32,
+    /// Stored bias.
+    pub bias: i32,
 }
 
-/// One output row of a block of channels, on planes.
-pub struct Rows<'a> {
-    /// The ring of every lane.
-    pub planes: &'a [u8],
-    /// Distance of two lanes in `planes`.
-    pub plane: usize,
-    /// Where the window's rows start in a lane's ring.
-    pub starts: &'a [usize],
-    /// Bytes of a row.
-    pub row: usize,
-    /// Columns of the window.
-    pub columns: usize,
-    /// Stride along the row.
-    pub stride: usize,
-    /// Outputs.
-    pub count: usize,
+impl Lane {
+    const NONE: Lane = Lane { weights: [0; MOST_TAPS], multiplier: 0, bias: 0 };
+
+    /// The output code of an accumulator.
+    pub fn code(&self, rule: Rule, acc: i32) -> u32 {
+        let (multiplier, bias) = (self.multiplier, self.bias);
+        match rule {
+            Rule::Thresholds => {
+                let passed = |i: u32| (multiplier >> (8 * i) & 0xff) < acc + LIFT;
+                (0..3).map(|i| u32::from(passed(i))).sum()
+            }
+            Rule::Scale(requant, output) => Finish { multiplier, bias, requant, output }.code(acc),
+        }
+    }
+}
+
+/// One block of channels of a layer: what [`isa`]'s `Rows` are made from.
+#[derive(Clone, Copy)]
+pub struct Block {
+    /// Input and output tensor.
+    pub input: TensorFormat,
+    /// See `input`.
+    pub output: TensorFormat,
+    /// The window.
+    pub window: Window,
+    /// Layout of the ring.
+    pub planes: Planes,
+    /// How outputs are requantized.
+    pub rule: Rule,
+    /// Words of a lane's row.
+    pub words: usize,
+    /// Words of a row of all lanes.
+    pub slot: usize,
+    /// Place of the first pixel in the line.
+    pub start: usize,
+    /// Outputs of a row, padded.
+    #[cfg_attr(not(jaq_armv7em), allow(dead_code))]
+    pub outputs: usize,
     /// Distance of two lanes of the output.
     pub out_plane: usize,
+    /// A word of the ring where the input has no row.
+    pub padding: u32,
+}
+
+/// Working memory of a block.
+pub struct Memory<'a> {
+    /// The last `kh` rows of all lanes.
+    pub ring: &'a mut [u32],
+    /// A row of packed words, its padding filled in.
+    pub line: &'a mut [u32],
+    /// A row of output words, for pixels narrower than a word.
+    #[cfg_attr(not(jaq_armv7em), allow(dead_code))]
+    pub narrow: &'a mut [u32],
+    /// An output row of all lanes, a byte a code.
+    pub out: &'a mut [u8],
 }
 
 /// Runs the layer.
 #[inline(never)]
 pub fn run(call: Call<'_>) {
-    let Call { layer, scratch, output, .. } = call;
-    let plan = Plan::new(layer);
+    let layer = call.layer;
+    let planes = Planes::of(layer, call.requant);
+    let plan = Plan::new(layer, planes);
+    let slot = plan.slot();
+    let Some((ring, rest)) = call.scratch.split_at_mut_checked(slot * plan.ring) else { return };
+    let Some((line, rest)) = rest.split_at_mut_checked(plan.line()) else { return };
+    let Some((narrow, rest)) = rest.split_at_mut_checked(plan.narrow) else { return };
+    let mut memory = Memory { ring, line, narrow, out: bytemuck::cast_slice_mut(rest) };
+    let zero = u32::from(call.input_zero_point);
+    memory.line.fill(zero * codes::every(layer.bits.input));
     let window = layer.op.window();
-    let plane = plan.row * plan.ring;
-    let scratch: &mut [u8] = bytemuck::cast_slice_mut(scratch);
-    let Some((planes, out)) = scratch.split_at_mut_checked(LANES * plane) else { return };
-    let (taps, stride, bits) = (window.taps(), usize::from(window.stride), layer.bits);
-    let (in_width, out_width) = (usize::from(layer.input.w), usize::from(layer.output.w));
-    let (in_pixel, out_pixel) =
-        (layer.input_format().pixel_bytes(), layer.output_format().pixel_bytes());
-    let piece = |bits: Bits| LANES * bits.storage() as usize / 8;
-    let tables = call.multipliers.chunks(LANES).zip(call.biases.chunks(LANES));
-    let mut all_lanes: [Lane; LANES] = core::array::from_fn(|_| {
-        let (requant, output) = (call.requant, bits.output);
-        let finish = Finish { multiplier: 0, bias: 0, requant, output };
-        Lane { weights: [0; MOST_TAPS], finish }
+    let rule = rule(layer, call.requant);
+    let rows = isa::Rows::new(Block {
+        input: layer.input_format(),
+        output: layer.output_format(),
+        window,
+        planes,
+        rule,
+        words: plan.words,
+        slot,
+        start: plan.start,
+        outputs: plan.outputs,
+        out_plane: plan.out,
+        padding: zero
+            * match planes {
+                Planes::Bytes => 0x0101_0101,
+                Planes::Triples => 0x0100_1001,
+                Planes::Halves => 0x0001_0001,
+            },
     });
-    let mut all_packed = [isa::PackedLane::default(); LANES];
+    let taps = window.taps();
+    let mut lanes = [Lane::NONE; LANES];
+    let tables = call.multipliers.chunks(plan.lanes).zip(call.biases.chunks(plan.lanes));
     for (block, (m, b)) in tables.enumerate() {
-        let channels = all_lanes.iter_mut().zip(&mut all_packed).zip(m.iter().zip(b));
-        for (channel, ((lane, packed), (&m, &b))) in channels.enumerate() {
-            let first = (block * LANES + channel) * taps;
-            for (tap, weight) in lane.weights.iter_mut().take(taps).enumerate() {
-                *weight = codes::read_stream(bits.weight, call.weights, first + tap);
+        let first = block * plan.lanes;
+        for (i, (lane, (&m, &b))) in lanes.iter_mut().zip(m.iter().zip(b)).enumerate() {
+            let weights = lane.weights.get_mut(..taps).unwrap_or_default();
+            codes::read_run(layer.bits.weight, call.weights, (first + i) * taps, weights);
+            (lane.multiplier, lane.bias) = (m, b);
+            if rule == Rule::Thresholds && m >> 24 != 0 {
+                weights.iter_mut().for_each(|w| *w = -*w);
             }
-            (lane.finish.multiplier, lane.finish.bias) = (m, b);
-            *packed = isa::pack_lane(lane, usize::from(window.kw));
         }
-        let lanes = all_lanes.get(..m.len()).unwrap_or_default();
-        planes.fill(call.input_zero_point);
-        out.fill(0);
-        // Rows of the padded input that are in the ring so far.
-        let mut loaded = 0;
-        for oy in 0..usize::from(layer.output.h) {
-            let top = oy * stride;
-            loaded = loaded.max(top);
-            while loaded < top + plan.ring {
-                let first = loaded % plan.ring * plan.row + usize::from(window.pads.left);
-                let rows = planes.get_mut(first..).unwrap_or_default();
-                let y = loaded.wrapping_sub(usize::from(window.pads.top));
-                if y < usize::from(layer.input.h) {
-                    let pixels = call.input.get(y * in_width * in_pixel..).unwrap_or_default();
-                    let offset = block * piece(bits.input);
-                    transpose::spread(bits.input, pixels, in_pixel, offset, in_width, rows, plane);
-                } else {
-                    for row in rows.chunks_mut(plane) {
-                        row.iter_mut().take(in_width).for_each(|at| *at = call.input_zero_point);
-                    }
-                }
-                loaded += 1;
-            }
-            let mut starts = [0; MOST_ROWS];
-            let mut slot = top % plan.ring;
-            for start in starts.iter_mut().take(plan.ring) {
-                *start = slot * plan.row;
-                slot += 1;
-                if slot == plan.ring {
-                    slot = 0;
-                }
-            }
-            let rows = Rows {
-                planes,
-                plane,
-                starts: starts.get(..plan.ring).unwrap_or_default(),
-                row: plan.row,
-                columns: usize::from(window.kw),
-                stride,
-                count: out_width,
-                out_plane: plan.out,
-            };
-            isa::rows(&rows, lanes, &mut all_packed, out);
-            let pixels = output.get_mut(oy * out_width * out_pixel..).unwrap_or_default();
-            let offset = block * piece(bits.output);
-            transpose::pack(bits.output, out, plan.out, out_width, pixels, out_pixel, offset);
+        let present = lanes.get(..m.len()).unwrap_or_default();
+        if present.len() < plan.lanes {
+            memory.out.fill(0);
         }
-    }
-    // Filler behind the last block.
-    let written = call.multipliers.len().div_ceil(LANES) * piece(bits.output);
-    if written < out_pixel {
-        for pixel in output.chunks_exact_mut(out_pixel) {
-            pixel.iter_mut().skip(written).for_each(|byte| *byte = 0);
-        }
+        rows.run(&mut memory, call.input, call.output, first, present);
     }
 }
 
 /// Names of [`work`]'s counts.
-pub const WORK: [&str; 7] = [
-    "assembly",
-    "portable MACs",
-    "portable outputs",
-    "portable pixels",
-    "lane rows",
-    "rows",
-    "weights",
-];
+pub const WORK: [&str; 7] =
+    ["assembly", "portable MACs", "portable outputs", "channels", "weights", "input rows", "rows"];
 
 /// Counts of [`run`], those of the assembly instruction by instruction.
 pub fn work(layer: &LayerShape) -> Work {
+    let requant = if layer.bits.output == Bits::B8 { Requant::Wide } else { Requant::Narrow };
+    let plan = Plan::new(layer, Planes::of(layer, requant));
     let window = layer.op.window();
-    let blocks = u64::from(layer.output.c).div_ceil(LANES as u64);
-    let rows_out = blocks * u64::from(layer.output.h);
+    let (input, output) = (layer.input_format(), layer.output_format());
+    let channels = u64::from(layer.output.c);
+    let (height, width) = (u64::from(layer.output.h), u64::from(layer.output.w));
+    let words = |format: TensorFormat| channels.div_ceil(word_lanes(format.bits) as u64);
     // Rows between windows further apart than they are high are never loaded.
-    let rows_in = blocks * u64::from(layer.input.h);
-    let lane_rows = u64::from(layer.output.c) * u64::from(layer.output.h);
-    let (in_width, out_width) = (u64::from(layer.input.w), u64::from(layer.output.w));
-    let spread = match layer.bits.input {
-        Bits::B2 => 20,
-        Bits::B3 | Bits::B4 => 25,
-        Bits::B8 => 29,
-    };
-    let pack = match layer.bits.output {
-        Bits::B2 => 19,
-        Bits::B3 | Bits::B4 => 23,
-        Bits::B8 => 29,
-    };
-    let turns = match (window.kh, window.kw, window.stride) {
-        (3, 3, 1) => 59 * out_width.div_ceil(4),
-        (3, 3, 2) => 77 * out_width.div_ceil(4),
-        (5, 5, 1) => 88 * out_width.div_ceil(2),
-        (5, 5, 2) => 98 * out_width.div_ceil(2),
+    let (rows_in, rows_out) = (words(input) * u64::from(layer.input.h), words(output) * height);
+    let groups = plan.words as u64;
+    let spread = 11
+        + match (plan.planes, input.bits) {
+            (Planes::Bytes, _) => 36 * groups,
+            (Planes::Triples, Bits::B2) => 42 * groups,
+            (Planes::Triples, _) => 32 * groups,
+            (Planes::Halves, Bits::B2) => 54 * groups,
+            (Planes::Halves, Bits::B3 | Bits::B4) => 29 * groups,
+            (Planes::Halves, Bits::B8) => 17 * groups,
+        };
+    let fours = width.div_ceil(4);
+    let pack = 9 + fours
+        * match output.bits {
+            Bits::B2 => 54,
+            Bits::B3 | Bits::B4 => 38,
+            Bits::B8 => 25,
+        };
+    let outputs = plan.outputs as u64;
+    let row = match (plan.planes, window.kh, window.kw, window.stride) {
+        (Planes::Bytes, ..) => 23 + 33 * outputs / 8,
+        (Planes::Triples, ..) => 23 + 43 * outputs / 6,
+        (_, 3, 3, 1) => 20 + 49 * outputs / 4,
+        (_, 3, 3, 2) => 20 + 55 * outputs / 4,
+        (_, 5, 5, 1 | 2) => 24 + 65 * outputs / 2,
         _ => 0,
     };
-    let portable = if turns == 0 { lane_rows * out_width } else { 0 };
-    // Pixels narrower than four codes, and the last of a row, are transposed in Rust.
-    let piece = |bits: Bits| LANES * bits.storage() as usize / 8;
-    let fours = |format: TensorFormat, width: u64| {
-        if format.pixel_bytes() < piece(format.bits) { 0 } else { width / 4 }
-    };
-    let (fours_in, fours_out) =
-        (fours(layer.input_format(), in_width), fours(layer.output_format(), out_width));
-    let transposes = rows_in * spread * fours_in + rows_out * pack * fours_out;
-    let pixels = rows_in * (in_width - 4 * fours_in) + rows_out * (out_width - 4 * fours_out);
+    let portable = if row == 0 { channels * height * width } else { 0 };
     Work::new(&[
-        transposes + lane_rows * turns,
+        rows_in * (spread + 9 * u64::from(layer.input.w) / 4)
+            + rows_out * pack
+            + channels * height * row,
         portable * window.taps() as u64,
         portable,
-        pixels,
-        lane_rows,
-        rows_out + rows_in,
-        u64::from(layer.output.c) * window.taps() as u64,
+        channels,
+        channels * window.taps() as u64,
+        rows_in,
+        rows_out,
     ])
 }

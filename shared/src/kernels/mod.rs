@@ -33,6 +33,8 @@ mod armv7em;
 mod armv7em_linear;
 #[cfg(jaq_armv7em)]
 mod armv7em_planes;
+#[cfg(jaq_armv7em)]
+mod armv7em_rows;
 mod codes;
 mod dense;
 mod depthwise;
@@ -40,6 +42,7 @@ mod elementwise;
 mod geometry;
 mod linear;
 mod portable;
+mod portable_planes;
 mod reference;
 pub mod requant;
 mod word;
@@ -109,7 +112,7 @@ impl KernelId {
             KernelId::Outer => 4,
             KernelId::Dual => 4,
             KernelId::Dot => 1,
-            KernelId::Depthwise => 5,
+            KernelId::Depthwise => 6,
             KernelId::Add => 3,
             KernelId::AvgPool => 3,
             KernelId::MaxPool => 3,
@@ -277,9 +280,8 @@ pub fn prepare(
     match kernel {
         KernelId::Outer | KernelId::Dual => dense::prepare(layer, requant, multipliers, biases),
         KernelId::Word => word::prepare(layer, requant, multipliers, biases),
-        KernelId::Dot | KernelId::Depthwise => {
-            requant::prepare_upper(requant, layer.bits.output, multipliers);
-        }
+        KernelId::Dot => requant::prepare_upper(requant, layer.bits.output, multipliers),
+        KernelId::Depthwise => depthwise::prepare(layer, requant, weights, multipliers, biases),
         KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
     }
 }

@@ -1,85 +1,8 @@
-//! Row routines of depthwise and linear layers in Rust: what runs where a core has no assembly,
+//! Routines of linear layers and sums in Rust: what runs where a core has no assembly,
 //! and the twin that the assembly is held against.
 
 use super::codes::put_small_word;
-use super::depthwise::{LANES, Lane, Rows};
 use super::elementwise::Sum;
-use crate::format::Bits;
-
-/// A lane's weights as the row routines want them: nothing of the kind is needed here.
-#[cfg_attr(jaq_armv7em, allow(dead_code))]
-pub type PackedLane = ();
-
-/// The packed form of `lane`.
-#[cfg_attr(jaq_armv7em, allow(dead_code))]
-pub fn pack_lane(_lane: &Lane, _columns: usize) -> PackedLane {}
-
-/// One output row of every lane into `out`.
-pub fn rows(rows: &Rows<'_>, lanes: &[Lane], _packed: &mut [PackedLane; LANES], out: &mut [u8]) {
-    let planes = rows.planes.chunks_exact(rows.plane.max(1));
-    for ((lane, plane), out) in lanes.iter().zip(planes).zip(out.chunks_exact_mut(rows.out_plane)) {
-        for (x, out) in out.iter_mut().take(rows.count).enumerate() {
-            let mut acc = 0i32;
-            for (start, weights) in rows.starts.iter().zip(lane.weights.chunks(rows.columns)) {
-                let row = plane.get(*start..start + rows.row).unwrap_or_default();
-                let codes = row.iter().skip(x * rows.stride);
-                for (&code, &weight) in codes.zip(weights) {
-                    acc = acc.wrapping_add(i32::from(code) * weight);
-                }
-            }
-            *out = lane.finish.code(acc) as u8;
-        }
-    }
-}
-
-/// Spreads the four codes at byte `offset` of `count` pixels, `step` bytes apart, to four planes
-/// of one byte a code, `plane` bytes apart.
-pub fn spread(
-    bits: Bits,
-    pixels: &[u8],
-    step: usize,
-    offset: usize,
-    count: usize,
-    planes: &mut [u8],
-    plane: usize,
-) {
-    for (x, pixel) in pixels.chunks_exact(step.max(1)).take(count).enumerate() {
-        let at = |i: usize| pixel.get(offset + i).copied().unwrap_or(0);
-        let codes = match bits {
-            Bits::B2 => [at(0) & 3, at(0) >> 2 & 3, at(0) >> 4 & 3, at(0) >> 6],
-            Bits::B3 | Bits::B4 => [at(0) & 15, at(0) >> 4, at(1) & 15, at(1) >> 4],
-            Bits::B8 => [at(0), at(1), at(2), at(3)],
-        };
-        for (lane, code) in codes.into_iter().enumerate() {
-            if let Some(target) = planes.get_mut(lane * plane + x) {
-                *target = code;
-            }
-        }
-    }
-}
-
-/// Packs four planes into the four codes at byte `offset` of `count` pixels: undoes [`spread`].
-pub fn pack(
-    bits: Bits,
-    planes: &[u8],
-    plane: usize,
-    count: usize,
-    pixels: &mut [u8],
-    step: usize,
-    offset: usize,
-) {
-    let storage = bits.storage();
-    for (x, pixel) in pixels.chunks_exact_mut(step.max(1)).take(count).enumerate() {
-        let packed = (0..LANES).fold(0, |packed, lane| {
-            let code = planes.get(lane * plane + x).copied().unwrap_or(0);
-            packed | u32::from(code) << (lane as u32 * storage)
-        });
-        let bytes = packed.to_le_bytes().into_iter().take(LANES * storage as usize / 8);
-        for (to, from) in pixel.iter_mut().skip(offset).zip(bytes) {
-            *to = from;
-        }
-    }
-}
 
 /// Sums `fours` groups of four codes.
 pub fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8], fours: usize) {

@@ -21,7 +21,7 @@ use armv7em as isa;
 #[cfg(not(jaq_armv7em))]
 use tile as isa;
 
-use super::{Call, Work, requant};
+use super::{Call, Work, codes, requant};
 use crate::format::{Bits, LayerShape, Op, Requant};
 pub use count::WORK;
 use expand::{Expander, Rows};
@@ -175,7 +175,7 @@ pub fn run(call: Call<'_>) {
     let spare: &mut [u8] = bytemuck::cast_slice_mut(spare);
 
     expanded.fill(0);
-    padding.fill(every_code(layer.bits.input, call.input_zero_point));
+    padding.fill(codes::every(layer.bits.input) * u32::from(call.input_zero_point));
     let whole = call.multipliers.len() / BLOCK * BLOCK;
     let (Some((m, m_tail)), Some((b, b_tail))) =
         (call.multipliers.split_at_checked(whole), call.biases.split_at_checked(whole))
@@ -230,15 +230,6 @@ pub fn run(call: Call<'_>) {
             }
         }
     }
-}
-
-/// A word of equal codes.
-fn every_code(bits: Bits, code: u8) -> u32 {
-    u32::from(code).wrapping_mul(match bits {
-        Bits::B2 => 0x5555_5555,
-        Bits::B3 | Bits::B4 => 0x1111_1111,
-        Bits::B8 => 0x0101_0101,
-    })
 }
 
 /// Bytes of one pixel's block of packed outputs.

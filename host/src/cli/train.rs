@@ -128,14 +128,18 @@ impl Train {
         let run = RunDir::start(&path, &settings)?;
         tracing::info!("run directory {}; the same command continues it", path.display());
 
-        let config = |mode, epochs: u64| RetrainConfig {
-            seed: self.seed,
-            threads: self.threads,
-            library: match self.backend {
-                Backend::Candle => Library::Embedded,
-                Backend::Tch => Library::Tch,
-            },
-            ..RetrainConfig::thorough(mode, epochs.max(1), data.shape.h)
+        let config = |mode, epochs: u64| {
+            let usual = RetrainConfig::thorough(mode, epochs.max(1), data.shape.h);
+            RetrainConfig {
+                seed: self.seed,
+                threads: self.threads,
+                batch: usual.batch.min(data.train.len()),
+                library: match self.backend {
+                    Backend::Candle => Library::Embedded,
+                    Backend::Tch => Library::Tch,
+                },
+                ..usual
+            }
         };
         let settings = config(Mode::Float, self.epochs);
         let start = Start::default();

@@ -2,7 +2,7 @@
 
 use super::candle::Candle;
 use super::tch::Torch;
-use super::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide};
+use super::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide, StepRule};
 use crate::optim::{Optimizer, Parameter, Rule};
 use crate::rng::{Purpose, Rng};
 
@@ -47,16 +47,17 @@ fn loss<B: Backend>(
     b: &B,
     v: &[Parameter<B::Var>],
     stats: &mut [RunningStats],
-    quantized: bool,
+    quantized: Option<StepRule>,
     batch: u64,
 ) -> B::Tensor {
     let leaf = |i: usize| b.leaf(&v[i].var);
-    let grids = [Grid::unsigned(2), Grid::unsigned(4), Grid::unsigned(8)];
+    let rule = quantized.unwrap_or_default();
+    let grids = [2, 4, 8].map(|bits| Grid::unsigned(bits).learned_by(rule));
     let marks: Vec<bool> = (0..8).map(|c| c % 3 != 1).collect();
     let mut norm = |x: &B::Tensor, first: usize, channels: Option<&[bool]>| {
         let (gamma, beta) = (leaf(first), leaf(first + 1));
         let norm = Norm::Train { stats: &mut stats[first / 3], momentum: 0.1 };
-        if !quantized {
+        if quantized.is_none() {
             return b.batch_norm(x, &gamma, &beta, norm, Activation::Relu);
         }
         let (steps, p) = (&leaf(11), &leaf(12));
@@ -65,7 +66,7 @@ fn loss<B: Backend>(
     };
     let weight = |i: usize| {
         let w = leaf(i);
-        if !quantized {
+        if quantized.is_none() {
             return w;
         }
         let channels = SHAPES[i][0];
@@ -88,28 +89,30 @@ fn fresh_stats() -> Vec<RunningStats> {
 }
 
 #[allow(clippy::type_complexity)]
-fn one_step<B: Backend>(b: &B) -> (f32, Vec<Option<Vec<f32>>>, Vec<RunningStats>) {
+fn one_step<B: Backend>(b: &B, rule: StepRule) -> (f32, Vec<Option<Vec<f32>>>, Vec<RunningStats>) {
     let parameters = parameters(b);
     let vars: Vec<B::Var> = parameters.iter().map(|p| p.var.clone()).collect();
     let mut stats = fresh_stats();
-    let loss = loss(b, &parameters, &mut stats, true, 0);
+    let loss = loss(b, &parameters, &mut stats, Some(rule), 0);
     (b.to_scalar(&loss), b.grad(loss, &vars), stats)
 }
 
 #[test]
 fn one_quantized_step_agrees() {
-    let (a, da, a_stats) = one_step(&Candle);
-    let (b, db, b_stats) = one_step(&Torch::cpu(1));
-    assert!((a - b).abs() <= 1e-4 * a.abs(), "{a} {b}");
-    for (i, (da, db)) in da.iter().zip(&db).enumerate() {
-        let (da, db) = (da.as_ref().unwrap(), db.as_ref().unwrap());
-        let scale = da.iter().fold(1e-4f32, |m, x| m.max(x.abs()));
-        let apart = da.iter().zip(db).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(apart <= 1e-4 * scale, "parameter {i}: {apart} of {scale}");
-    }
-    for (a, b) in a_stats.iter().zip(&b_stats) {
-        assert!(a.mean.iter().zip(&b.mean).all(|(a, b)| (a - b).abs() < 1e-5));
-        assert!(a.var.iter().zip(&b.var).all(|(a, b)| (a - b).abs() < 1e-5));
+    for rule in [StepRule::Lsq, StepRule::Pact] {
+        let (a, da, a_stats) = one_step(&Candle, rule);
+        let (b, db, b_stats) = one_step(&Torch::cpu(1), rule);
+        assert!((a - b).abs() <= 1e-4 * a.abs(), "{a} {b}");
+        for (i, (da, db)) in da.iter().zip(&db).enumerate() {
+            let (da, db) = (da.as_ref().unwrap(), db.as_ref().unwrap());
+            let scale = da.iter().fold(1e-4f32, |m, x| m.max(x.abs()));
+            let apart = da.iter().zip(db).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(apart <= 1e-4 * scale, "{rule:?}, parameter {i}: {apart} of {scale}");
+        }
+        for (a, b) in a_stats.iter().zip(&b_stats) {
+            assert!(a.mean.iter().zip(&b.mean).all(|(a, b)| (a - b).abs() < 1e-5));
+            assert!(a.var.iter().zip(&b.var).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
     }
 }
 
@@ -121,7 +124,7 @@ fn train<B: Backend>(b: &B) -> Vec<f32> {
     let rule = Rule::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4 };
     let mut optimizer = Optimizer::new(rule);
     let step = |batch: u64| {
-        let loss = loss(b, &parameters, &mut stats, false, batch % 8);
+        let loss = loss(b, &parameters, &mut stats, None, batch % 8);
         let value = b.to_scalar(&loss);
         optimizer.step(b, &parameters, &b.grad(loss, &vars), 0.02);
         value

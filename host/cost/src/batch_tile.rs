@@ -3,7 +3,7 @@
 //! The space is (tile sizes x modes) x plans. A *plan* is what a loop order and the places of the
 //! operands come down to: which loops each operand's block covers, and which loops make it come
 //! again; orders that come down to the same are evaluated once. Tilings stand side by side in
-//! [`crate::lanes`]. They are sorted by a lower bound of their cost; the search ends when no later
+//! `lanes`. They are sorted by a lower bound of their cost; the search ends when no later
 //! one can win. The winner is evaluated again by the closed form.
 
 use std::collections::HashMap;

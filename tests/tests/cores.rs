@@ -8,12 +8,12 @@ use std::process::Command;
 
 use jaq_deploy::firmware::{self, TARGETS, Target, Toolchain};
 use jaq_deploy::link::qemu::{WAY_OUT, emulator};
-use jaq_deploy::link::{self, TIMEOUT};
+use jaq_deploy::link::{self, Session, TIMEOUT};
 use jaq_deploy::oracle;
 use jaq_deploy::single::{Single, Values};
 use jaq_deploy::validate::{Ask, Device};
 use jaq_network::LayerSpec;
-use jaq_shared::format::{Bits, LayerBits, Requant, TensorFormat};
+use jaq_shared::format::{Bits, LayerBits, LayerShape, Requant, TensorFormat};
 use jaq_shared::kernels::candidates;
 use jaq_shared::runtime::codes;
 
@@ -66,20 +66,42 @@ fn run(board: &str) {
                 if !full && (index + pair + number) % 3 != 0 {
                     continue;
                 }
-                let single = Single::of(&layer, requant, values, 7);
-                let raw = single.input(11);
-                let kernel = candidates(&layer, requant, target.isa).next().unwrap();
-                session.open(&single.pack(kernel).unwrap().bytes).unwrap();
-                let found = session.infer(&raw, Ask::Output).unwrap().output;
-                let tensors = oracle::infer(&single.trained, &single.integers, &raw);
-                let format = TensorFormat { shape: layer.output, bits: layer.bits.output };
-                let found: Vec<i64> = codes(format, &found).map(i64::from).collect();
-                let place = format!("{board}: {text} W{weight}A{input} {values:?} by {kernel:?}");
-                assert_eq!(&found, tensors.last().unwrap(), "{place}");
+                check(&mut session, target, &layer, requant, values);
+            }
+        }
+    }
+    // Bytes from narrow codes, whose scales may be above 1/2, in every form.
+    let forms = [22, 26].map(|shift| Requant::General { shift });
+    for text in ["dw3x3:5x7x20", "dw3x3s2:7x8x24", "dw5x5:6x6x8", "dw5x5s2:7x5x4", "pw:3x5x24-40"] {
+        let spec: LayerSpec = text.parse().unwrap();
+        for (weight, input) in [(Bits::B2, Bits::B2), (Bits::B4, Bits::B4), (Bits::B8, Bits::B2)] {
+            let layer = spec.shape(LayerBits { weight, input, output: Bits::B8 }).unwrap();
+            for requant in [Requant::Narrow, Requant::Wide].into_iter().chain(forms) {
+                check(&mut session, target, &layer, requant, Values::Random);
             }
         }
     }
     session.bye().unwrap();
+}
+
+/// One layer on the device against the oracle.
+fn check(
+    session: &mut Session,
+    target: &Target,
+    layer: &LayerShape,
+    requant: Requant,
+    values: Values,
+) {
+    let single = Single::of(layer, requant, values, 7);
+    let raw = single.input(11);
+    let kernel = candidates(layer, requant, target.isa).next().unwrap();
+    session.open(&single.pack(kernel).unwrap().bytes).unwrap();
+    let found = session.infer(&raw, Ask::Output).unwrap().output;
+    let tensors = oracle::infer(&single.trained, &single.integers, &raw);
+    let format = TensorFormat { shape: layer.output, bits: layer.bits.output };
+    let found: Vec<i64> = codes(format, &found).map(i64::from).collect();
+    let place = format!("{}: {layer:?} {requant:?} {values:?} by {kernel:?}", target.board);
+    assert_eq!(&found, tensors.last().unwrap(), "{place}");
 }
 
 #[test]

@@ -11,6 +11,9 @@ pub const NARROW_SHIFT: i32 = 18;
 /// Fraction bits of [`Requant::Wide`].
 pub const WIDE_SHIFT: i32 = 22;
 
+/// The general form at the shift of the wide one: depthwise kernels take it at full speed.
+const COARSE: Requant = Requant::General { shift: WIDE_SHIFT as u8 };
+
 /// Canonical integers of one layer: the tables of the formulas in docs/numerics.md, on
 /// accumulators `sum((code - zero_point) * weight)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,12 +96,13 @@ fn weighted(
 
     let mut note = None;
     let forms: &[Requant] = match layer.output.bits {
-        Bits::B8 => &[Requant::Wide, Requant::Narrow],
+        Bits::B8 => &[Requant::Wide, Requant::Narrow, COARSE],
         _ => &[Requant::Narrow],
     };
     for (choice, requant) in forms.iter().enumerate() {
         match tables(&channels, *requant) {
             Ok((multipliers, biases)) => {
+                let note = note.map(|n| format!("{n}; uses {requant:?}"));
                 return Ok(LayerIntegers { requant: *requant, multipliers, biases, note });
             }
             Err((channel, why)) if choice == 0 => {
@@ -113,7 +117,7 @@ fn weighted(
     let requant = Requant::General { shift };
     match tables(&channels, requant) {
         Ok((multipliers, biases)) => {
-            let note = note.map(|n| format!("{n}; uses the general form, shift {shift}"));
+            let note = note.map(|n| format!("{n}; uses {requant:?}"));
             Ok(LayerIntegers { requant, multipliers, biases, note })
         }
         Err((channel, why)) => Err((Some(channel), why, index)),

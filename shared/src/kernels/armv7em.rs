@@ -89,8 +89,13 @@ impl Rows {
             return portable_planes::Rows::new(*block).run(memory, input, output, first, lanes);
         };
         let mut packed = [PackedLane([0; PACKED_WORDS]); LANES];
-        for (lane, packed) in lanes.iter().zip(&mut packed) {
-            pack_lane(lane, window.kw.into(), planes, block.rule, packed);
+        let columns = window.kw.into();
+        if !lanes
+            .iter()
+            .zip(&mut packed)
+            .all(|(lane, packed)| pack_lane(lane, columns, planes, block.rule, packed))
+        {
+            return portable_planes::Rows::new(*block).run(memory, input, output, first, lanes);
         }
         let (ring, line, out) =
             (memory.ring.as_mut_ptr(), memory.line.as_mut_ptr(), memory.out.as_mut_ptr());

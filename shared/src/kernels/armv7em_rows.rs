@@ -8,6 +8,7 @@
 use core::arch::global_asm;
 
 use super::depthwise::{Block, Lane, Planes, Rule};
+use super::requant::{WIDE_SHIFT, WIDE_UPPER};
 use crate::format::{Bits, Requant};
 
 /// A lane's weights and tables, in the order the assembly loads them.
@@ -79,19 +80,47 @@ unsafe extern "C" {
     fn jaq_v7em_five_s2_wide(call: *const RowCall);
 }
 
-/// Fills in the packed form of `lane`; `columns` is the window's width.
+/// The general form whose scales of 1/2 and more the wide routines can take, lane by lane.
+const COARSE: Rule = Rule::Scale(Requant::General { shift: WIDE_SHIFT as u8 }, Bits::B8);
+
+/// A lane's tables for its routine, and by how much its weights are shifted to the left.
+///
+/// `((acc + B) * M + 2^21) >> 22` is the upper word of `((acc + B) << l) * (M << (10 - l))`,
+/// rounded, for any `l` that keeps both factors within 32 bits; shifting the weights shifts the
+/// accumulator at no cost. `None` where weights, bias or accumulator leave no room.
 #[inline(always)]
-pub fn pack_lane(lane: &Lane, columns: usize, planes: Planes, rule: Rule, packed: &mut PackedLane) {
+fn tables(lane: &Lane, rule: Rule) -> Option<(i32, i32, u32)> {
+    let (m, b) = (lane.multiplier, lane.bias);
+    if rule != COARSE {
+        return Some((m, b, 0));
+    }
+    let left = (32 - m.unsigned_abs().leading_zeros()).saturating_sub(31 - WIDE_UPPER);
+    let reach = lane.weights.iter().map(|w| u64::from(w.unsigned_abs())).sum::<u64>() * 255
+        + u64::from(b.unsigned_abs());
+    let widest = lane.weights.iter().map(|w| u32::from(w.unsigned_abs())).max().unwrap_or(0);
+    let fits = left <= WIDE_UPPER && reach << left < 1 << 31 && widest << left < 1 << 15;
+    fits.then(|| (m << (WIDE_UPPER - left), b << left, left))
+}
+
+/// Fills in the packed form of `lane`; `columns` is the window's width. Returns whether the lane
+/// can go through the routine of its rule.
+#[inline(always)]
+pub fn pack_lane(
+    lane: &Lane,
+    columns: usize,
+    planes: Planes,
+    rule: Rule,
+    packed: &mut PackedLane,
+) -> bool {
+    let Some((m, b, left)) = tables(lane, rule) else { return false };
     let w = &lane.weights;
-    let halves = |low: i8, high: i8| {
-        u32::from(i32::from(low) as u16) | u32::from(i32::from(high) as u16) << 16
-    };
+    let half = |w: i8| u32::from((i32::from(w) << left) as u16);
+    let halves = |low: i8, high: i8| half(low) | half(high) << 16;
     let spaced = |row: usize| {
         let [w0, w1, w2] = [0, 1, 2].map(|i| i32::from(w[3 * row + i]));
         let s = planes.spacing();
         (w2 + (w1 << s) + (w0 << (2 * s))) as u32
     };
-    let (m, b) = (lane.multiplier, lane.bias);
     let words = &mut packed.0;
     match (planes, columns) {
         (Planes::Bytes, _) => {
@@ -134,13 +163,14 @@ pub fn pack_lane(lane: &Lane, columns: usize, planes: Planes, rule: Rule, packed
             }
         }
     }
+    true
 }
 
 /// The routines of a kind by rule.
 macro_rules! by_rule {
     ($rule:expr, $narrow2:ident $narrow3:ident $narrow4:ident $narrow8:ident $wide:ident) => {
         match $rule {
-            Rule::Scale(Requant::Wide, Bits::B8) => Some($wide as Routine),
+            Rule::Scale(Requant::Wide, Bits::B8) | COARSE => Some($wide as Routine),
             Rule::Scale(Requant::Narrow, Bits::B2) => Some($narrow2 as Routine),
             Rule::Scale(Requant::Narrow, Bits::B3) => Some($narrow3 as Routine),
             Rule::Scale(Requant::Narrow, Bits::B4) => Some($narrow4 as Routine),

@@ -4,6 +4,10 @@
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(jaq_armv7em, jaq_armv7m, jaq_armv6m, jaq_rv32im)");
+    // Names of the kernels to link, those of one model; all of them if there are none.
+    println!("cargo::rerun-if-env-changed=JAQ_KERNELS");
+    let kernels = std::env::var("JAQ_KERNELS").unwrap_or_default();
+    println!("cargo::rustc-env=JAQ_KERNELS={kernels}");
     let target = std::env::var("TARGET").unwrap_or_default();
     // DSP instructions and single-precision registers (the micro-kernels keep counters there). An
     // Armv8-M core with a floating-point unit is taken for a Cortex-M33 with both.

@@ -135,6 +135,25 @@ fn rv32imc_equals_the_oracle() {
 }
 
 #[test]
+fn inference_cannot_panic() {
+    let mut triples = Vec::new();
+    for target in TARGETS {
+        if triples.contains(&target.triple) {
+            continue;
+        }
+        triples.push(target.triple);
+        if let Some(reason) = missing(target) {
+            assert!(std::env::var_os("JAQ_REQUIRE_DEVICE").is_none(), "{reason}");
+            eprintln!("SKIPPED inference_cannot_panic on {}: {reason}", target.triple);
+            continue;
+        }
+        // With all kernels. It links only if no panic can be reached.
+        let parts = firmware::product(target, None).unwrap_or_else(|error| panic!("{error}"));
+        assert!(parts.kernels > 4096 && parts.harness < 8192, "{}: {parts:?}", target.triple);
+    }
+}
+
+#[test]
 fn every_emulated_core_is_tested() {
     let this = include_str!("cores.rs");
     for target in TARGETS.iter().filter(|target| target.machine.is_some()) {

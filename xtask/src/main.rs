@@ -131,6 +131,23 @@ fn build_firmware() -> Result<()> {
         println!("{:<14}{}", target.board, sizes.map(|size| format!("{size:>11}")).concat());
         eprintln!("{}", built.elf.display());
     }
+    // Inference alone, with every kernel; it links only if no panic can be reached.
+    let mut done = Vec::new();
+    for target in TARGETS {
+        if done.contains(&target.triple) {
+            continue;
+        }
+        done.push(target.triple);
+        let parts = firmware::product(target, None)?;
+        let Parts { code, kernels, runtime, harness, constants, variables, .. } = parts;
+        let sizes = [parts.flash_bytes(), code, kernels, runtime, harness, constants, variables];
+        println!(
+            "{:<14}{}  {}",
+            "product",
+            sizes.map(|size| format!("{size:>11}")).concat(),
+            target.triple
+        );
+    }
     Ok(())
 }
 

@@ -7,8 +7,17 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Does all of it; call it from `build.rs`.
+/// Does all of it for a board; call it from `build.rs`.
 pub fn board() {
+    build(&["link.x", "model.x", "defmt.x"]);
+}
+
+/// The same for a program without logs.
+pub fn product() {
+    build(&["link.x", "model.x"]);
+}
+
+fn build(linker_scripts: &[&'static str]) {
     let out = PathBuf::from(variable("OUT_DIR"));
     for script in ["memory.x", "../harness/model.x"] {
         println!("cargo::rerun-if-changed={script}");
@@ -19,7 +28,7 @@ pub fn board() {
     println!("cargo::rustc-link-search={}", out.display());
     // The linker script of cortex-m-rt includes the memory map, that of riscv-rt does not.
     let memory = variable("TARGET").starts_with("riscv").then_some("memory.x");
-    for script in memory.into_iter().chain(["link.x", "model.x", "defmt.x"]) {
+    for script in memory.into_iter().chain(linker_scripts.iter().copied()) {
         println!("cargo::rustc-link-arg-bins=-T{script}");
     }
     // Keeps the last page of one section and the first of the next apart in the file.

@@ -4,11 +4,13 @@
 //! incremental, and a lock keeps two processes from taking each other's result.
 //! Must not know how a firmware is run ([`crate::link`]).
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jaq_shared::format::{LoadError, Model};
 use jaq_shared::kernels::{self, Isa};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
 use serde::{Deserialize, Serialize};
@@ -116,6 +118,8 @@ pub enum BuildError {
     Sources(PathBuf),
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{path} is no model for a firmware: {source}")]
+    Model { path: PathBuf, source: LoadError },
     #[error("cargo failed to build the firmware of {board}:\n{output}")]
     Cargo { board: &'static str, output: String },
     #[error("{path} is no firmware: {reason}")]
@@ -211,30 +215,53 @@ pub fn cargo(target: &Target, command: &str) -> Result<Command, BuildError> {
 }
 
 /// Builds the firmware of `board`, with the packed model at `model` in it if one is given, and
-/// puts the linked file at `elf`.
+/// puts the linked file at `elf`. Of the kernels, a model links those it runs.
 pub fn build(board: &str, model: Option<&Path>, elf: &Path) -> Result<Firmware, BuildError> {
     let target = target(board)?;
+    let (bytes, build) = compile(target, board, model)?;
+    let parts = parts(&bytes)
+        .map_err(|error| BuildError::Elf { path: elf.to_owned(), reason: error.to_string() })?;
+    jaq_network::write_whole(elf, &bytes).map_err(io_error("cannot write", elf))?;
+    Ok(Firmware { elf: elf.to_owned(), target, build, parts })
+}
+
+/// Sizes of the least that a product for the board's core links: a model (every kernel without
+/// one), its kernels and the runtime. Such a program cannot panic: else it does not link.
+pub fn product(target: &'static Target, model: Option<&Path>) -> Result<Parts, BuildError> {
+    let (bytes, _) = compile(target, "product", model)?;
+    parts(&bytes)
+        .map_err(|error| BuildError::Elf { path: "product".into(), reason: error.to_string() })
+}
+
+/// Compiles a package of the firmware workspace: the linked file and the identity of the build.
+fn compile(
+    target: &'static Target,
+    package: &str,
+    model: Option<&Path>,
+) -> Result<(Vec<u8>, String), BuildError> {
     let model = match model {
         None => None,
         Some(path) => {
             let path = path.canonicalize().map_err(io_error("cannot read the model", path))?;
             let bytes = fs::read(&path).map_err(io_error("cannot read the model", &path))?;
-            Some((path, jaq_shared::format::crc32(&[&bytes])))
+            let kernels = linked_kernels(&bytes)
+                .map_err(|source| BuildError::Model { path: path.clone(), source })?;
+            Some((path, jaq_shared::format::crc32(&[&bytes]), kernels))
         }
     };
     let content = match &model {
-        Some((_, crc)) => format!("model-{crc:08x}"),
+        Some((_, crc, _)) => format!("model-{crc:08x}"),
         None => "open".to_owned(),
     };
     let registry = kernels::registry_hash();
     let build = format!("{}-{registry:08x}-{content}", env!("CARGO_PKG_VERSION"));
 
     let mut command = cargo(target, "build")?;
-    command.args(["--release", "--locked", "--package", board, "--message-format", "short"]);
+    command.args(["--release", "--locked", "--package", package, "--message-format", "short"]);
     command.env("JAQ_BUILD_ID", &build);
     match &model {
-        Some((path, _)) => command.env("JAQ_MODEL", path),
-        None => command.env_remove("JAQ_MODEL"),
+        Some((path, _, kernels)) => command.env("JAQ_MODEL", path).env("JAQ_KERNELS", kernels),
+        None => command.env_remove("JAQ_MODEL").env_remove("JAQ_KERNELS"),
     };
 
     // Cargo's own lock ends before the result is copied.
@@ -248,14 +275,19 @@ pub fn build(board: &str, model: Option<&Path>, elf: &Path) -> Result<Firmware, 
         let output = String::from_utf8_lossy(&result.stderr).trim().to_owned();
         return Err(BuildError::Cargo { board: target.board, output });
     }
-    let linked = output.join(target.triple).join("release").join(board);
+    let linked = output.join(target.triple).join("release").join(package);
     let bytes = fs::read(&linked).map_err(io_error("cannot read", &linked))?;
     drop(lock);
+    Ok((bytes, build))
+}
 
-    let parts = parts(&bytes)
-        .map_err(|error| BuildError::Elf { path: linked, reason: error.to_string() })?;
-    jaq_network::write_whole(elf, &bytes).map_err(io_error("cannot write", elf))?;
-    Ok(Firmware { elf: elf.to_owned(), target, build, parts })
+/// Names of the kernels a packed model runs, sorted.
+fn linked_kernels(model: &[u8]) -> Result<String, LoadError> {
+    let aligned = crate::export::aligned(model);
+    let bytes = bytemuck::cast_slice::<u64, u8>(&aligned);
+    let model = Model::load(bytes.get(..model.len()).unwrap_or_default())?;
+    let names: BTreeSet<&str> = model.layers().map(|layer| layer.kernel.name()).collect();
+    Ok(names.into_iter().collect::<Vec<_>>().join(","))
 }
 
 /// Builds the firmware of `board` that takes its model over the link, in the build folder.
@@ -281,6 +313,8 @@ pub fn parts(file: &[u8]) -> Result<Parts, object::Error> {
                 &mut parts.data
             }
             ".bss" | ".uninit" => &mut parts.variables,
+            // What RAM leaves, in the linker scripts of riscv-rt.
+            ".stack" | ".heap" => continue,
             ".vector_table" => &mut parts.code,
             _ if sh_flags.0 & elf::SHF_EXECINSTR.0 != 0 => &mut parts.code,
             _ => &mut parts.constants,

@@ -275,6 +275,9 @@ impl Layer<'_> {
         if !kernels::candidates(&shape, self.requant, Isa::compiled()).any(|k| k == self.kernel) {
             return Err("kernel");
         }
+        if !kernels::is_linked(self.kernel) {
+            return Err("kernel: this firmware was built for another model");
+        }
         let (multipliers, biases) = kernels::table_lengths(&shape);
         for (span, len, what) in [
             (self.weights, kernels::packed_weight_bytes(self.kernel, &shape), "weights"),

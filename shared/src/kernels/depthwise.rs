@@ -326,7 +326,8 @@ pub fn run(call: Call<'_>) {
     });
     let taps = window.taps();
     let mut lanes = [Lane::NONE; LANES];
-    let tables = call.multipliers.chunks(plan.lanes).zip(call.biases.chunks(plan.lanes));
+    let tables =
+        call.multipliers.chunks(plan.lanes.max(1)).zip(call.biases.chunks(plan.lanes.max(1)));
     for (block, (m, b)) in tables.enumerate() {
         let first = block * plan.lanes;
         for (i, (lane, (&m, &b))) in lanes.iter_mut().zip(m.iter().zip(b)).enumerate() {

@@ -27,13 +27,13 @@ pub fn add(call: Call<'_>) {
     }
     let [a_bytes, b_bytes, out_bytes] = pixels;
     let second = call.input2.unwrap_or_default();
-    let pixels = call.input.chunks_exact(a_bytes).zip(second.chunks_exact(b_bytes));
+    let pixels = call.input.chunks_exact(a_bytes.max(1)).zip(second.chunks_exact(b_bytes.max(1)));
     let sum = Sum {
         multipliers: [m0, m1, m2],
         widths: formats.map(|format| format.bits.storage()),
         output: layer.bits.output,
     };
-    for ((a, b), out) in pixels.zip(call.output.chunks_exact_mut(out_bytes)) {
+    for ((a, b), out) in pixels.zip(call.output.chunks_exact_mut(out_bytes.max(1))) {
         isa::add(&sum, a, b, out, fours);
         let [a_four, b_four, out_four] = sum.widths.map(|bits| bits as usize / 2);
         if let Some(rest) = out.get_mut(fours * out_four..) {

@@ -98,10 +98,12 @@ pub fn run(call: Call<'_>) {
     let stored = stored(layer.bits.weight) as u32;
     let mut writer = Writer::new(layer.output_format(), call.output);
     let tables = call.multipliers.chunks(BLOCK).zip(call.biases.chunks(BLOCK));
-    let weights = call.weights.chunks_exact(block_bytes(layer).max(1));
-    for (weights, (m, b)) in weights.zip(tables) {
+    let (block_bytes, mut weights) = (block_bytes(layer), call.weights);
+    for (m, b) in tables {
+        let Some((block, rest)) = weights.split_at_checked(block_bytes) else { return };
+        weights = rest;
         let mut accumulators = [start; BLOCK];
-        isa::dot(expanded, weights, stored, &mut accumulators);
+        isa::dot(expanded, block, stored, &mut accumulators);
         for ((acc, &multiplier), &bias) in accumulators.into_iter().zip(m).zip(b) {
             let (requant, output) = (call.requant, layer.bits.output);
             writer.push(Finish { multiplier, bias, requant, output }.code(acc));

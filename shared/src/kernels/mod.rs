@@ -286,17 +286,67 @@ pub fn prepare(
     }
 }
 
-/// Computes the layer with `kernel`, which must be one of its [`candidates`].
+/// Whether this build links `kernel`: firmware made for one model links that model's alone.
+pub const fn is_linked(kernel: KernelId) -> bool {
+    LINKED >> kernel as u32 & 1 == 1
+}
+
+/// A bit for every linked kernel.
+const LINKED: u32 = {
+    let (mut bits, mut index) = (0, 0);
+    while index < KernelId::ALL.len() {
+        let kernel = KernelId::ALL[index];
+        bits |= (is_named(kernel) as u32) << kernel as u32;
+        index += 1;
+    }
+    bits
+};
+
+/// Whether the build was asked for `kernel`; evaluated by the compiler.
+const fn is_named(kernel: KernelId) -> bool {
+    // What the core's [`candidates`] never hold.
+    let short = cfg!(any(jaq_armv7m, jaq_armv6m, jaq_rv32im));
+    let never = match kernel {
+        KernelId::Word => cfg!(jaq_armv7em),
+        KernelId::Outer | KernelId::Dual => short,
+        _ => false,
+    };
+    if never {
+        return false;
+    }
+    let (list, name) = (env!("JAQ_KERNELS").as_bytes(), kernel.name().as_bytes());
+    let mut start = 0;
+    while start < list.len() {
+        let mut end = start;
+        while end < list.len() && list[end] != b',' {
+            end += 1;
+        }
+        let mut same = 0;
+        while same < name.len() && start + same < end && list[start + same] == name[same] {
+            same += 1;
+        }
+        if same == name.len() && start + same == end {
+            return true;
+        }
+        start = end + 1;
+    }
+    list.is_empty()
+}
+
+/// Computes the layer with `kernel`, which must be one of its [`candidates`] and [linked](is_linked).
 pub fn run(kernel: KernelId, call: Call<'_>) {
+    use KernelId::*;
     match kernel {
-        KernelId::Reference => reference::run(call),
-        KernelId::Outer | KernelId::Dual => dense::run(call),
-        KernelId::Word => word::run(call),
-        KernelId::Dot => linear::run(call),
-        KernelId::Depthwise => depthwise::run(call),
-        KernelId::Add => elementwise::add(call),
-        KernelId::AvgPool => elementwise::average_pool(call),
-        KernelId::MaxPool => elementwise::max_pool(call),
+        Reference if const { is_linked(Reference) } => reference::run(call),
+        Outer | Dual if const { is_linked(Outer) || is_linked(Dual) } => dense::run(call),
+        Word if const { is_linked(Word) } => word::run(call),
+        Dot if const { is_linked(Dot) } => linear::run(call),
+        Depthwise if const { is_linked(Depthwise) } => depthwise::run(call),
+        Add if const { is_linked(Add) } => elementwise::add(call),
+        AvgPool if const { is_linked(AvgPool) } => elementwise::average_pool(call),
+        MaxPool if const { is_linked(MaxPool) } => elementwise::max_pool(call),
+        // Refused at load.
+        _ => {}
     }
 }
 

@@ -32,7 +32,7 @@ pub fn dot(expanded: &[u32], weights: &[u8], stored: u32, accumulators: &mut [i3
         }
         return;
     }
-    let pairs = (16 / stored) as usize;
+    let pairs = if stored == 2 { 8 } else { 4 };
     let mask = (1i32 << stored) - 1;
     for (a, words) in expanded.chunks_exact(pairs).zip(words.as_chunks::<4>().0) {
         for (channel, &word) in words.iter().enumerate() {

@@ -105,7 +105,7 @@ fn convolve(
         let first = planes.index(index, block.words, 0);
         for (x, out) in out.iter_mut().take(block.output.shape.w.into()).enumerate() {
             let mut acc = 0i32;
-            let rows = lane.weights.chunks(columns).take(block.window.kh.into());
+            let rows = lane.weights.chunks(columns.max(1)).take(block.window.kh.into());
             for (row, weights) in rows.enumerate() {
                 let start = starts(row) + first;
                 let place = x * usize::from(block.window.stride) + lead;

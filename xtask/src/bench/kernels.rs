@@ -42,6 +42,21 @@ const LIMITS: &[Limits] = &[
         most: &[("W2A2", 0.88), ("W4A4", 1.22), ("W8A8", 2.0)],
     },
     Limits {
+        cores: &[Core::M0p, Core::Rv32],
+        layer: "pw:16x16x64-64",
+        most: &[("W2A2", 1.15), ("W4A4", 1.85), ("W8A8", 3.2)],
+    },
+    Limits {
+        cores: &[Core::M0p, Core::Rv32],
+        layer: "conv3x3:16x16x32-32",
+        most: &[("W2A2", 1.15), ("W4A4", 1.85), ("W8A8", 3.2)],
+    },
+    Limits {
+        cores: &[Core::M0p],
+        layer: "dw3x3:16x16x64",
+        most: &[("W2A2", 3.0), ("W4A4", 4.5), ("W8A8", 9.0)],
+    },
+    Limits {
         cores: &[Core::M7],
         layer: "fc:256-64",
         most: &[("W2A2", 0.68), ("W4A4", 1.31), ("W8A8", 1.31)],

@@ -114,7 +114,7 @@ struct Run {
     ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<f64>,
-    /// Machine code and constants without request loop and protocol, which a product leaves out.
+    /// All that inference alone links beside the model: machine code, constants, start-up.
     code_bytes: usize,
     kernels_bytes: usize,
     /// All that the firmware of the bench links.
@@ -223,6 +223,7 @@ impl Networks {
             tables += (layer.multipliers.len + layer.biases.len) as usize;
         }
         let parts = firmware.parts;
+        let product = firmware::product(firmware.target, Some(&model))?;
         Ok(Run {
             core: core.name(),
             network: name.to_owned(),
@@ -232,8 +233,8 @@ impl Networks {
             cmsis_nn_int8: None,
             ratio: None,
             limit: None,
-            code_bytes: parts.kernels + parts.runtime,
-            kernels_bytes: parts.kernels,
+            code_bytes: product.code_bytes(),
+            kernels_bytes: product.kernels,
             firmware_bytes: parts.code_bytes(),
             weights_bytes: packed.weights_bytes,
             packed_weights_bytes: weights,

@@ -312,10 +312,11 @@ impl Blocks<'_> {
                 output: &mut *spare,
                 pixel_bytes: Store::Raw.block_bytes(),
             });
-            let accumulators: &[[i32; BLOCK]] = bytemuck::cast_slice(
+            let accumulators: &[[i32; BLOCK]] = bytemuck::try_cast_slice(
                 spare.get(..present * Store::Raw.block_bytes()).unwrap_or_default(),
-            );
-            for (pixel, acc) in output.chunks_mut(self.pixel_bytes).zip(accumulators) {
+            )
+            .unwrap_or_default();
+            for (pixel, acc) in output.chunks_mut(self.pixel_bytes.max(1)).zip(accumulators) {
                 let mut packed = 0;
                 for (lane, ((&acc, &m), &b)) in acc.iter().zip(multipliers).zip(biases).enumerate()
                 {

@@ -162,6 +162,14 @@ global_asm!(
     .endm
 
     .macro V6_PAIR unit
+    ldr r5, [sp, #V6_OUT]
+    movs r1, #0
+    movs r2, #0
+    movs r3, #0
+    movs r4, #0
+    .rept 8
+    stmia r5!, {{r1-r4}}
+    .endr
     ldr r7, [sp, #V6_WEIGHTS]
 1:
     ldr r0, [sp, #V6_EXPANDED]

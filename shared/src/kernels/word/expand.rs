@@ -76,11 +76,19 @@ impl<'a> Gather<'a> {
         expand: impl Fn(&[&[u8]; N], &mut [[u32; WORDS]]),
     ) {
         let [height, width, channels] = self.size;
+        if self.window == Window::POINT {
+            // The output's pixels are the input's; behind the last anything serves.
+            let pixels = self.input.get(first * self.pixel_bytes..).unwrap_or_default();
+            let mut pixels = pixels.chunks_exact(self.pixel_bytes.max(1));
+            let rows = core::array::from_fn(|_| pixels.next().unwrap_or(self.padding));
+            return expand(&rows, out.get_mut(..channels).unwrap_or_default());
+        }
         let stride = usize::from(self.window.stride);
         let (top, left) = (usize::from(self.window.pads.top), usize::from(self.window.pads.left));
         // First row and column under every pixel's window; above and left of the input wrapping.
         let mut origins = [(0, 0); N];
-        let (mut oy, mut ox) = (first / self.output_width, first % self.output_width);
+        let width_out = self.output_width.max(1);
+        let (mut oy, mut ox) = (first / width_out, first % width_out);
         for origin in &mut origins {
             *origin = ((oy * stride).wrapping_sub(top), (ox * stride).wrapping_sub(left));
             ox += 1;

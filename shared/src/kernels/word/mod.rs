@@ -151,15 +151,10 @@ impl Blocks<'_> {
             }
             _ => [0; WORDS],
         };
-        // Sums of pairs are added to what is there.
-        let adds = matches!(self.plan.scheme, Scheme::Pair { .. });
         let mut accumulators = [[0; PIXELS]; BLOCK];
         let (block_bytes, step) = (self.plan.block_bytes(), self.rule.block_bytes());
         let (mut weights, mut m, mut b) = (self.weights, self.multipliers, self.biases);
         while let Some((block, rest)) = weights.split_at_checked(block_bytes) {
-            if adds {
-                accumulators = [[0; PIXELS]; BLOCK];
-            }
             isa::block(&self.plan, expanded, &start, block, &mut accumulators);
             let channels = m.len().min(b.len()).min(BLOCK);
             let (Some((m_block, m_rest)), Some((b_block, b_rest))) =

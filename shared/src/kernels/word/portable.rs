@@ -68,6 +68,7 @@ fn pair<const STORED: u32, const UNIT: usize>(
     weights: &[u8],
     out: &mut Accumulators,
 ) {
+    *out = [[0; PIXELS]; BLOCK];
     let rows = weights.chunks_exact((weights.len() / BLOCK * ROWS).max(1));
     for (channels, weights) in out.chunks_exact_mut(ROWS).zip(rows) {
         let mut rows = split::<ROWS>(weights);

@@ -215,6 +215,11 @@ global_asm!(
     .endm
 
     .macro RV_PAIR stored, indices:vararg
+    .set RV_AT, 0
+    .rept 32
+    sw zero, RV_AT(t4)
+    .set RV_AT, RV_AT+4
+    .endr
     RV_FOUR_ROWS \stored, \indices
     RV_EXTRACT_PAIRS 0, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, a4, a5, a6, a7
     lw t5, RV_END(sp)

@@ -42,18 +42,20 @@ impl Scheme {
     pub fn new(weight: Bits, input: Bits, reduction: usize) -> Scheme {
         let (a, w, offset) = (input.max_unsigned(), weight.max_unsigned(), weight.half());
         let stored = if weight == Bits::B3 { 4 } else { weight.get() };
-        let products = 255 / (a * w);
+        let most = |sum: u32, product: u32| sum.checked_div(product).unwrap_or(0);
+        // Whole words of weights; their positions are a power of two.
+        let whole = |products: u32, unit: u32| (products & !(unit - 1)).max(unit) as usize;
+        let products = most(255, a * w);
         // Sums of fields lie in 16 bits, with the lift.
         let fits = u64::from(a * (w + offset)) * (reduction as u64 + 16) < 1 << 16;
         if stored <= 4 && products >= SHORTEST && fits {
-            let unit = 32 / (2 * stored);
-            return Scheme::Quad { stored, offset, chunk: (products / unit * unit) as usize };
+            let chunk = whole(products, 16 >> stored.trailing_zeros());
+            return Scheme::Quad { stored, offset, chunk };
         }
-        match i16::MAX as u32 / (a * offset) {
+        match most(i16::MAX as u32, a * offset) {
             0 | 1 => Scheme::Single,
             products => {
-                let unit = 32 / stored;
-                Scheme::Pair { stored, chunk: (products / unit * unit).max(unit) as usize }
+                Scheme::Pair { stored, chunk: whole(products, 32 >> stored.trailing_zeros()) }
             }
         }
     }
@@ -61,8 +63,9 @@ impl Scheme {
     /// Positions in a word of packed weights.
     pub const fn unit(&self) -> usize {
         match self {
-            Scheme::Quad { stored, .. } => 16 / *stored as usize,
-            Scheme::Pair { stored, .. } => 32 / *stored as usize,
+            // Widths are powers of two; a division could panic, and takes the smallest cores long.
+            Scheme::Quad { stored, .. } => 16 >> stored.trailing_zeros(),
+            Scheme::Pair { stored, .. } => 32 >> stored.trailing_zeros(),
             Scheme::Single => 4,
         }
     }
@@ -124,13 +127,14 @@ impl Plan {
     /// The plan of a convolution.
     pub fn new(layer: &LayerShape) -> Plan {
         let scheme = Scheme::new(layer.bits.weight, layer.bits.input, layer.reduction());
-        let positions = layer.reduction().next_multiple_of(scheme.unit());
+        let unit = scheme.unit().max(1);
+        let positions = (layer.reduction() + unit - 1) & !(unit - 1);
         Plan {
             scheme,
             positions,
             blocks: usize::from(layer.output.c).div_ceil(BLOCK),
             rows: if matches!(scheme, Scheme::Quad { .. }) { BLOCK / 2 } else { BLOCK },
-            row_bytes: positions / scheme.unit() * 4,
+            row_bytes: (positions >> unit.trailing_zeros()) * 4,
         }
     }
 

@@ -111,7 +111,7 @@ impl KernelId {
             KernelId::Reference => 1,
             KernelId::Outer => 4,
             KernelId::Dual => 4,
-            KernelId::Dot => 1,
+            KernelId::Dot => 2,
             KernelId::Depthwise => 6,
             KernelId::Add => 3,
             KernelId::AvgPool => 3,

@@ -230,7 +230,10 @@ pub fn run(call: Call<'_>) {
     if store == Store::Raw || written > call.output.len() {
         let mut writer = Writer::new(layer.output_format(), call.output);
         let tables = call.multipliers.chunks(BLOCK).zip(call.biases.chunks(BLOCK));
-        for (weights, (m, b)) in call.weights.chunks_exact(size.max(1)).zip(tables) {
+        let mut rest = call.weights;
+        for (m, b) in tables {
+            let Some((weights, next)) = rest.split_at_checked(size) else { return };
+            rest = next;
             let mut accumulators = [0i32; BLOCK];
             isa::run(Blocks {
                 operands,

@@ -73,7 +73,9 @@ pub fn run(blocks: Blocks<'_>) {
             Operands::Pairs(stored) => pairs(blocks.expanded, weights, stored, &mut accumulators),
         }
         if blocks.store == Store::Raw {
-            out.copy_from_slice(bytemuck::cast_slice(&accumulators));
+            for (to, acc) in out.as_chunks_mut::<4>().0.iter_mut().zip(accumulators) {
+                *to = acc.to_le_bytes();
+            }
             continue;
         }
         let (requant, output) = match blocks.store {
@@ -139,7 +141,7 @@ fn pairs(expanded: &[u32], weights: &[u8], stored: u32, accumulators: &mut [i32;
         return;
     }
     let mask = (1u32 << stored) - 1;
-    let unit = (16 / stored) as usize;
+    let unit = if stored == 2 { 8 } else { 4 };
     for (a, words) in expanded.chunks_exact(unit).zip(words.as_chunks::<BLOCK>().0) {
         for (acc, &word) in accumulators.iter_mut().zip(words) {
             let word = u32::from_le_bytes(word);

@@ -9,6 +9,7 @@
 //! Frame: 96 bytes of accumulators `[pixel][channel]`, then [`Arguments`].
 
 use core::arch::global_asm;
+use core::marker::PhantomData;
 
 use super::count::unrolled_positions;
 use super::scheme::{BLOCK, Family};
@@ -18,12 +19,9 @@ use crate::format::Bits;
 /// What the assembly reads, in its order; the frame offsets below follow it.
 #[repr(C)]
 struct Arguments {
-    starts: *const u32,
-    expanded: *const u32,
     weights: *const u8,
     multipliers: *const i32,
     biases: *const i32,
-    output: *mut u8,
     pixel_bytes: usize,
     blocks: usize,
     chunks: usize,
@@ -39,10 +37,18 @@ struct Arguments {
     store: Code,
 }
 
+/// What differs between groups.
+#[repr(C)]
+struct Group {
+    output: *mut u8,
+    starts: *const u32,
+    expanded: *const u32,
+}
+
 type Code = unsafe extern "C" fn();
 
 unsafe extern "C" {
-    fn jaq_v7em_tile(arguments: *const Arguments);
+    fn jaq_v7em_tile(arguments: *const Arguments, group: *const Group);
     fn jaq_v7em_block_outer();
     fn jaq_v7em_block_dual_8();
     fn jaq_v7em_block_dual_4();
@@ -62,54 +68,84 @@ unsafe extern "C" {
     fn jaq_v7em_store_raw();
 }
 
-/// Runs the tile; nothing happens where a slice is too short.
-pub fn run(tile: Tile<'_>) {
-    if !tile.is_sound() {
-        return;
+/// [`super::tile::Runner`].
+pub struct Runner<'a> {
+    arguments: Arguments,
+    /// Words and bytes that a run reads and writes; no run is sound where weights are too few.
+    starts: usize,
+    expanded: usize,
+    output: usize,
+    tile: PhantomData<Tile<'a>>,
+}
+
+impl<'a> Runner<'a> {
+    /// For the tile.
+    pub fn new(tile: Tile<'a>) -> Self {
+        let (plan, scheme) = (tile.plan, tile.plan.scheme);
+        let unrolled = unrolled_positions(&scheme);
+        let (block_entry, chunk_entry): (Code, Code) = match (scheme.family, scheme.stored) {
+            (Family::Outer, 2) => (jaq_v7em_block_outer, jaq_v7em_chunk_2),
+            (Family::Outer, _) => (jaq_v7em_block_outer, jaq_v7em_chunk_4),
+            (Family::Dual, 4) => (jaq_v7em_block_dual_4, jaq_v7em_block_dual_4),
+            (Family::Dual, _) => (jaq_v7em_block_dual_8, jaq_v7em_block_dual_8),
+        };
+        let (first_extract, next_extract): (Code, Code) = match scheme.spacing {
+            10 => (jaq_v7em_extract_10, jaq_v7em_add_10),
+            14 => (jaq_v7em_extract_14, jaq_v7em_add_14),
+            _ => (jaq_v7em_extract_15, jaq_v7em_add_15),
+        };
+        let arguments = Arguments {
+            weights: tile.weights.as_ptr(),
+            multipliers: tile.multipliers.as_ptr(),
+            biases: tile.biases.as_ptr(),
+            pixel_bytes: tile.pixel_bytes,
+            blocks: tile.multipliers.len() / BLOCK,
+            chunks: plan.chunks,
+            // A position takes two words in either family.
+            unrolled: plan.chunk / unrolled * unrolled * 8,
+            chunk: plan.chunk * 8,
+            group: scheme.group(),
+            block_entry,
+            chunk_entry,
+            first_extract,
+            next_extract,
+            store: match tile.store {
+                Store::Narrow(Bits::B2) => jaq_v7em_store_2,
+                Store::Narrow(Bits::B3) => jaq_v7em_store_3,
+                Store::Narrow(Bits::B4) => jaq_v7em_store_4,
+                Store::Narrow(Bits::B8) => jaq_v7em_store_8_narrow,
+                Store::Wide => jaq_v7em_store_8,
+                Store::Raw => jaq_v7em_store_raw,
+            },
+        };
+        Runner {
+            arguments,
+            starts: plan.start_words(),
+            expanded: plan.expanded_words(),
+            output: if tile.is_sound() { tile.output_bytes() } else { usize::MAX },
+            tile: PhantomData,
+        }
     }
-    let (plan, scheme) = (tile.plan, tile.plan.scheme);
-    let unrolled = unrolled_positions(&scheme);
-    let (block_entry, chunk_entry): (Code, Code) = match (scheme.family, scheme.stored) {
-        (Family::Outer, 2) => (jaq_v7em_block_outer, jaq_v7em_chunk_2),
-        (Family::Outer, _) => (jaq_v7em_block_outer, jaq_v7em_chunk_4),
-        (Family::Dual, 4) => (jaq_v7em_block_dual_4, jaq_v7em_block_dual_4),
-        (Family::Dual, _) => (jaq_v7em_block_dual_8, jaq_v7em_block_dual_8),
-    };
-    let (first_extract, next_extract): (Code, Code) = match scheme.spacing {
-        10 => (jaq_v7em_extract_10, jaq_v7em_add_10),
-        14 => (jaq_v7em_extract_14, jaq_v7em_add_14),
-        _ => (jaq_v7em_extract_15, jaq_v7em_add_15),
-    };
-    let arguments = Arguments {
-        starts: tile.starts.as_ptr(),
-        expanded: tile.expanded.as_ptr(),
-        weights: tile.weights.as_ptr(),
-        multipliers: tile.multipliers.as_ptr(),
-        biases: tile.biases.as_ptr(),
-        output: tile.output.as_mut_ptr(),
-        pixel_bytes: tile.pixel_bytes,
-        blocks: tile.multipliers.len() / BLOCK,
-        chunks: plan.chunks,
-        // A position takes two words in either family.
-        unrolled: plan.chunk / unrolled * unrolled * 8,
-        chunk: plan.chunk * 8,
-        group: scheme.group(),
-        block_entry,
-        chunk_entry,
-        first_extract,
-        next_extract,
-        store: match tile.store {
-            Store::Narrow(Bits::B2) => jaq_v7em_store_2,
-            Store::Narrow(Bits::B3) => jaq_v7em_store_3,
-            Store::Narrow(Bits::B4) => jaq_v7em_store_4,
-            Store::Narrow(Bits::B8) => jaq_v7em_store_8_narrow,
-            Store::Wide => jaq_v7em_store_8,
-            Store::Raw => jaq_v7em_store_raw,
-        },
-    };
-    // SAFETY: `is_sound` checked every length that the loops run over; the routine keeps to the
-    // C calling convention, aligned words and its own frame.
-    unsafe { jaq_v7em_tile(&arguments) }
+
+    /// Runs all blocks on one group.
+    #[inline(always)]
+    pub fn run(&self, starts: &[u32], expanded: &[u32], output: &mut [u8]) {
+        if starts.len() < self.starts
+            || expanded.len() < self.expanded
+            || output.len() < self.output
+        {
+            return;
+        }
+        let group = Group {
+            starts: starts.as_ptr(),
+            expanded: expanded.as_ptr(),
+            output: output.as_mut_ptr(),
+        };
+        // SAFETY: every length that the loops run over was checked, those of the group above, of
+        // the weights and tables in `new`; the routine keeps to the C calling convention, aligned
+        // words and its own frame.
+        unsafe { jaq_v7em_tile(&self.arguments, &group) }
+    }
 }
 
 global_asm!(
@@ -121,11 +157,12 @@ global_asm!(
     .section .text.jaq_v7em_tile,"ax",%progbits
     .p2align 2
 
-    .equ STARTS, 96
-    .equ EXPANDED, 100
-    .equ WEIGHTS, 104
-    .equ TABLES, 108
-    .equ OUTPUT, 116
+    .equ OUTPUT, 96
+    .equ STARTS, 100
+    .equ EXPANDED, 104
+    .equ WEIGHTS, 108
+    .equ TABLES, 112
+    .equ PIXEL, 120
     .equ BLOCKS, 124
     .equ CHUNKS, 128
     .equ UNROLLED, 132
@@ -150,11 +187,12 @@ global_asm!(
     ROUTINE jaq_v7em_tile
     push {{r4-r11, lr}}
     sub sp, #FRAME
-    add r1, sp, #STARTS
-    ldmia r0!, {{r2-r9}}
-    stmia r1!, {{r2-r9}}
-    ldmia r0!, {{r2-r10}}
-    stmia r1!, {{r2-r10}}
+    add r12, sp, #OUTPUT
+    ldmia r1, {{r2-r4}}
+    ldmia r0!, {{r5-r11}}
+    stmia r12!, {{r2-r11}}
+    ldmia r0!, {{r2-r8}}
+    stmia r12!, {{r2-r8}}
     ldr r8, [sp, #WEIGHTS]
     vmov s9, r8
     ldr pc, [sp, #BLOCK_ENTRY]
@@ -495,7 +533,8 @@ global_asm!(
     ldmia r0!, {{r4-r7}}
     ldmia r1!, {{r8-r11}}
     strd r0, r1, [sp, #TABLES]
-    ldrd r12, lr, [sp, #OUTPUT]
+    ldr r12, [sp, #OUTPUT]
+    ldr lr, [sp, #PIXEL]
     PIXEL \rule, \put, \bits, \place, 0, r12
     PIXEL \rule, \put, \bits, \place, 16, r12, lr
     PIXEL \rule, \put, \bits, \place, 32, r12, lr, lsl #1

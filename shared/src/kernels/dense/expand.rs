@@ -14,31 +14,50 @@ pub use isa::Expander;
 /// two empty.
 pub type Rows<'a> = [&'a [u8]; 6];
 
-/// Writes where the accumulators of every chunk start: `lift - offset * sum(a)` for each pixel,
+/// Works out where the accumulators of every chunk start: `lift - offset * sum(a)` for each pixel,
 /// so that unsigned weights give signed results.
-pub fn starts(scheme: Scheme, lift: u32, expanded: &[u32], chunk: usize, out: &mut [u32]) {
-    match scheme.family {
-        Family::Outer => {
-            let ones = (0..scheme.pixels).fold(0, |ones, i| ones | 1u32 << (i * scheme.spacing));
-            let lifts = lift.wrapping_mul(ones);
-            let chunks = expanded.chunks_exact((2 * chunk).max(1));
-            for (words, start) in chunks.zip(out.as_chunks_mut::<4>().0) {
-                let [first, second] = isa::sum_pairs(words);
-                let both = |sum: u32| {
-                    let fields = u64::from(lifts.wrapping_sub(sum.wrapping_mul(scheme.offset)));
-                    fields | fields << scheme.channel_shift()
-                };
-                let (first, second) = (both(first), both(second));
-                *start = [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32];
+pub struct Starter {
+    scheme: Scheme,
+    /// The lift in the field of every pixel.
+    lifts: u32,
+    /// Reduction positions of a chunk.
+    chunk: usize,
+}
+
+impl Starter {
+    /// For chunks of `chunk` positions under `scheme`.
+    pub fn new(scheme: Scheme, lift: u32, chunk: usize) -> Starter {
+        let ones = (0..scheme.pixels).fold(0, |ones, i| ones | 1u32 << (i * scheme.spacing));
+        Starter { scheme, lifts: lift.wrapping_mul(ones), chunk }
+    }
+
+    /// Fills in the starts of one group.
+    #[inline(always)]
+    pub fn run(&self, expanded: &[u32], out: &mut [u32]) {
+        let scheme = self.scheme;
+        match scheme.family {
+            Family::Outer => {
+                // Both channels: the fields at bit 0 and again at `shift`, 28 or 30.
+                let shift = scheme.channel_shift() & 31;
+                let mut rest = expanded;
+                for start in out.as_chunks_mut::<4>().0 {
+                    let Some((words, next)) = rest.split_at_checked(2 * self.chunk) else { return };
+                    rest = next;
+                    let fields = isa::sum_pairs(words)
+                        .map(|s| self.lifts.wrapping_sub(s.wrapping_mul(scheme.offset)));
+                    let low = fields.map(|fields| fields | fields << shift);
+                    let high = fields.map(|fields| fields >> ((32 - shift) & 31));
+                    *start = [low[0], high[0], low[1], high[1]];
+                }
             }
-        }
-        Family::Dual if scheme.offset == 0 => out.fill(0),
-        Family::Dual => {
-            // Of every eight words the last four hold `16 * odd - even`, of the first the even
-            // codes: 16 * sum(odd) is their sum. Halves are added apart.
-            let sums = isa::sum_halves(expanded);
-            for (start, sum) in out.iter_mut().zip(sums) {
-                *start = 0u32.wrapping_sub((sum as u32).wrapping_mul(scheme.offset));
+            Family::Dual if scheme.offset == 0 => {}
+            Family::Dual => {
+                // Of every eight words the last four hold `16 * odd - even`, of the first the even
+                // codes: 16 * sum(odd) is their sum. Halves are added apart.
+                let sums = isa::sum_halves(expanded);
+                for (start, sum) in out.iter_mut().zip(sums) {
+                    *start = 0u32.wrapping_sub((sum as u32).wrapping_mul(scheme.offset));
+                }
             }
         }
     }

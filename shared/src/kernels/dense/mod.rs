@@ -24,7 +24,7 @@ use tile as isa;
 use super::{Call, Work, codes, requant};
 use crate::format::{Bits, LayerShape, Op, Requant};
 pub use count::WORK;
-use expand::{Expander, Rows};
+use expand::{Expander, Rows, Starter};
 use scheme::{BLOCK, Plan};
 pub use scheme::{Family, scheme};
 use tile::{Store, Tile};
@@ -207,18 +207,31 @@ pub fn run(call: Call<'_>) {
     let padding: &mut [u8] = bytemuck::cast_slice_mut(padding);
     let mut gather = Gather::new(layer, &plan, call.input, padding);
     let pixels = layer.output.pixels();
-    let lift = plan.lift(layer.bits.input);
+    let starter = Starter::new(plan.scheme, plan.lift(layer.bits.input), plan.chunk);
+    let first_tail = whole / BLOCK;
+    let runner = isa::Runner::new(blocks.tile(0, blocks.whole));
+    let tail = blocks.tail.map(|tables| isa::Runner::new(blocks.tile(first_tail, tables)));
+    let tail_bytes = first_tail * blocks.store.block_bytes();
+    let run = |starts: &[u32], expanded: &[u32], output: &mut [u8]| {
+        if first_tail > 0 {
+            runner.run(starts, expanded, output);
+        }
+        if let (Some(tail), Some(output)) = (&tail, output.get_mut(tail_bytes..)) {
+            tail.run(starts, expanded, output);
+        }
+    };
+    starts.fill(0);
     for (index, output) in call.output.chunks_mut((group * pixel_bytes).max(1)).enumerate() {
         let first = index * group;
         gather.expand(&plan, first, expanded);
-        expand::starts(plan.scheme, lift, expanded, plan.chunk, starts);
-        let present = group.min(pixels.saturating_sub(first));
+        starter.run(expanded, starts);
         if blocks.store == Store::Raw {
+            let present = group.min(pixels.saturating_sub(first));
             blocks.run_raw(starts, expanded, spare, present, output);
-        } else if present == group {
-            blocks.run(starts, expanded, output);
+        } else if output.len() == group * pixel_bytes {
+            run(starts, expanded, output);
         } else {
-            blocks.run(starts, expanded, spare);
+            run(starts, expanded, spare);
             for (to, from) in output.iter_mut().zip(&*spare) {
                 *to = *from;
             }
@@ -252,40 +265,13 @@ struct Blocks<'a> {
 }
 
 impl Blocks<'_> {
-    fn run(&self, starts: &[u32], expanded: &[u32], output: &mut [u8]) {
-        let (plan, store, pixel_bytes) = (self.plan, self.store, self.pixel_bytes);
-        let whole = self.whole.0.len() / BLOCK;
-        let (multipliers, biases) = self.whole;
-        let weights = self.weights;
-        if whole > 0 {
-            let output = &mut *output;
-            isa::run(Tile {
-                plan,
-                starts,
-                expanded,
-                weights,
-                multipliers,
-                biases,
-                store,
-                output,
-                pixel_bytes,
-            });
-        }
-        if let Some((multipliers, biases)) = self.tail {
-            let weights = weights.get(whole * plan.block_bytes()..).unwrap_or_default();
-            let output = output.get_mut(whole * store.block_bytes()..).unwrap_or_default();
-            isa::run(Tile {
-                plan,
-                starts,
-                expanded,
-                weights,
-                multipliers,
-                biases,
-                store,
-                output,
-                pixel_bytes,
-            });
-        }
+    /// The blocks from `first` on that the tables have.
+    fn tile<'b>(&'b self, first: usize, tables: (&'b [i32], &'b [i32])) -> Tile<'b> {
+        let (plan, store) = (self.plan, self.store);
+        let pixel_bytes = if store == Store::Raw { store.block_bytes() } else { self.pixel_bytes };
+        let weights = self.weights.get(first * plan.block_bytes()..).unwrap_or_default();
+        let (multipliers, biases) = tables;
+        Tile { plan, weights, multipliers, biases, store, pixel_bytes }
     }
 
     /// Requantizes in Rust where no packed store has the rule.
@@ -299,19 +285,9 @@ impl Blocks<'_> {
     ) {
         let size = output_block_bytes(self.output);
         let tables = self.whole.0.chunks(BLOCK).zip(self.whole.1.chunks(BLOCK)).chain(self.tail);
-        let weights = self.weights.chunks_exact(self.plan.block_bytes().max(1));
-        for (block, ((multipliers, biases), weights)) in tables.zip(weights).enumerate() {
-            isa::run(Tile {
-                plan: self.plan,
-                starts,
-                expanded,
-                weights,
-                multipliers,
-                biases,
-                store: Store::Raw,
-                output: &mut *spare,
-                pixel_bytes: Store::Raw.block_bytes(),
-            });
+        for (block, (multipliers, biases)) in tables.enumerate() {
+            let tile = self.tile(block, (multipliers, biases));
+            isa::Runner::new(tile).run(starts, expanded, spare);
             let accumulators: &[[i32; BLOCK]] = bytemuck::try_cast_slice(
                 spare.get(..present * Store::Raw.block_bytes()).unwrap_or_default(),
             )
@@ -346,6 +322,8 @@ struct Gather<'a> {
     /// matter: its weights are zero.
     segment_bytes: usize,
     expander: Expander,
+    /// Whether pixels are segments.
+    pointwise: bool,
 }
 
 impl<'a> Gather<'a> {
@@ -355,19 +333,20 @@ impl<'a> Gather<'a> {
         let (padding, border) =
             padding.split_at_mut_checked(segment_bytes).unwrap_or((&mut [], &mut []));
         let expander = Expander::new(plan.scheme, layer.bits.input, plan.segment);
-        Gather { layer, input, padding, border, pixel_bytes, segment_bytes, expander }
+        let pointwise = layer.op.is_pointwise() && segment_bytes <= pixel_bytes;
+        Gather { layer, input, padding, border, pixel_bytes, segment_bytes, expander, pointwise }
     }
 
     /// Expands all segments of the group that starts at output pixel `first`.
     fn expand(&mut self, plan: &Plan, first: usize, out: &mut [u32]) {
         let group = plan.scheme.group();
-        if self.layer.op.is_pointwise() && self.segment_bytes <= self.pixel_bytes {
-            let mut rows: Rows<'_> = [&[]; 6];
-            let pixels = self.input.get(first * self.pixel_bytes..).unwrap_or_default();
-            let mut pixels = pixels.chunks_exact(self.pixel_bytes.max(1));
-            for row in rows.iter_mut().take(group) {
+        if self.pointwise {
+            let mut rows: Rows<'_> = [self.padding; 6];
+            let mut rest = self.input.get(first * self.pixel_bytes..).unwrap_or_default();
+            for row in &mut rows {
                 // Behind the last pixel anything serves.
-                *row = pixels.next().unwrap_or(self.padding);
+                let Some((pixel, next)) = rest.split_at_checked(self.pixel_bytes) else { break };
+                (*row, rest) = (pixel, next);
             }
             return self.expander.run(&rows, out);
         }

@@ -28,14 +28,11 @@ impl Store {
     }
 }
 
-/// One pixel group times `multipliers.len() / 4` blocks of channels.
+/// Blocks of output channels, to be run on one pixel group after the other.
+#[derive(Clone, Copy)]
 pub struct Tile<'a> {
     /// Sizes and packing.
     pub plan: &'a Plan,
-    /// Where the accumulators start, four words a chunk.
-    pub starts: &'a [u32],
-    /// Expanded activations.
-    pub expanded: &'a [u32],
     /// Packed weights from the first block on.
     pub weights: &'a [u8],
     /// Stored multipliers, a multiple of four of them.
@@ -44,46 +41,62 @@ pub struct Tile<'a> {
     pub biases: &'a [i32],
     /// What becomes of the accumulators.
     pub store: Store,
-    /// Where the first pixel's outputs go.
-    pub output: &'a mut [u8],
-    /// Distance of two pixels in `output`.
+    /// Distance of two pixels in the output.
     pub pixel_bytes: usize,
 }
 
 impl Tile<'_> {
-    /// Whether every slice is as long as the loops assume.
+    /// Whether weights and tables are as long as the loops assume.
     pub fn is_sound(&self) -> bool {
-        let (plan, blocks) = (self.plan, self.multipliers.len() / BLOCK);
-        let last = (plan.scheme.group() - 1) * self.pixel_bytes;
+        let blocks = self.multipliers.len() / BLOCK;
         blocks > 0
-            && self.starts.len() >= plan.start_words()
-            && self.expanded.len() >= plan.expanded_words()
-            && self.weights.len() >= plan.block_bytes() * blocks
+            && self.weights.len() >= self.plan.block_bytes() * blocks
             && self.biases.len() >= blocks * BLOCK
-            && self.output.len() >= last + blocks * self.store.block_bytes()
+    }
+
+    /// Bytes of output that a group takes.
+    pub fn output_bytes(&self) -> usize {
+        let last = (self.plan.scheme.group() - 1) * self.pixel_bytes;
+        last + self.multipliers.len() / BLOCK * self.store.block_bytes()
     }
 }
 
-/// Runs the tile; nothing happens where a slice is too short.
+/// A tile, ready to run.
 #[cfg_attr(jaq_armv7em, allow(dead_code))]
-pub fn run(tile: Tile<'_>) {
-    if !tile.is_sound() {
-        return;
+pub struct Runner<'a>(Tile<'a>);
+
+#[cfg_attr(jaq_armv7em, allow(dead_code))]
+impl<'a> Runner<'a> {
+    /// For the tile.
+    pub fn new(tile: Tile<'a>) -> Self {
+        Runner(tile)
     }
-    let plan = tile.plan;
-    let weights = tile.weights.chunks_exact(plan.block_bytes().max(1));
-    let tables = tile.multipliers.as_chunks::<BLOCK>().0.iter().zip(tile.biases.as_chunks().0);
-    for (block, (weights, (m, b))) in weights.zip(tables).enumerate() {
-        let mut accumulators = [[0i32; BLOCK]; 6];
-        match plan.scheme.family {
-            Family::Outer => outer(plan, tile.starts, tile.expanded, weights, &mut accumulators),
-            Family::Dual => dual(plan, tile.starts, tile.expanded, weights, &mut accumulators),
+
+    /// Runs all blocks on one group, from where the accumulators start (four words a chunk) and
+    /// the expanded activations; nothing happens where a slice is too short.
+    pub fn run(&self, starts: &[u32], expanded: &[u32], output: &mut [u8]) {
+        let (tile, plan) = (&self.0, self.0.plan);
+        let sound = tile.is_sound()
+            && starts.len() >= plan.start_words()
+            && expanded.len() >= plan.expanded_words()
+            && output.len() >= tile.output_bytes();
+        if !sound {
+            return;
         }
-        let size = tile.store.block_bytes();
-        for (pixel, acc) in accumulators.iter().take(plan.scheme.group()).enumerate() {
-            let start = pixel * tile.pixel_bytes + block * size;
-            if let Some(out) = tile.output.get_mut(start..start + size) {
-                store(tile.store, acc, m, b, out);
+        let weights = tile.weights.chunks_exact(plan.block_bytes().max(1));
+        let tables = tile.multipliers.as_chunks::<BLOCK>().0.iter().zip(tile.biases.as_chunks().0);
+        for (block, (weights, (m, b))) in weights.zip(tables).enumerate() {
+            let mut accumulators = [[0i32; BLOCK]; 6];
+            match plan.scheme.family {
+                Family::Outer => outer(plan, starts, expanded, weights, &mut accumulators),
+                Family::Dual => dual(plan, starts, expanded, weights, &mut accumulators),
+            }
+            let size = tile.store.block_bytes();
+            for (pixel, acc) in accumulators.iter().take(plan.scheme.group()).enumerate() {
+                let start = pixel * tile.pixel_bytes + block * size;
+                if let Some(out) = output.get_mut(start..start + size) {
+                    store(tile.store, acc, m, b, out);
+                }
             }
         }
     }

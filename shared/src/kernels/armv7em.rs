@@ -166,20 +166,23 @@ impl Rows {
                 unsafe { routine(&call) };
                 call.rows = rows;
             }
+            // Fours that end in the rows below are written again with those.
+            let below = (usize::from(block.output.shape.h) - oy - 1) * width;
+            let spill = self.narrow.is_none() && below >= 4;
             for word in 0..words_out {
                 let from = out.wrapping_add(word * out_lanes * block.out_plane);
                 match self.narrow {
                     None => {
                         // SAFETY: reads whole fours of the lanes of a word, which their planes
                         // have room for, and writes a word of each pixel of an output row.
-                        unsafe { self.pack_row(from, width, target.wrapping_add(4 * word)) };
+                        unsafe { self.pack_row(from, width, target.wrapping_add(4 * word), spill) };
                     }
                     Some(narrow) => {
                         let words = memory.narrow.as_mut_ptr();
                         // SAFETY: the same to `narrow`, a row of words; from there to pixels of
                         // an output row.
                         unsafe {
-                            self.pack_row(from, width, words.cast());
+                            self.pack_row(from, width, words.cast(), false);
                             narrow(words, width, target);
                         }
                     }
@@ -193,10 +196,15 @@ impl Rows {
     ///
     /// # Safety
     /// `planes` are as many as a word has lanes, each with room for whole fours; `pixels` has a
-    /// word for each pixel, `pixel_bytes` apart, but side by side where those are fewer than 4.
+    /// word for each pixel, `pixel_bytes` apart, but side by side where those are fewer than 4;
+    /// with `spill`, for three pixels more.
     #[inline(always)]
-    unsafe fn pack_row(&self, planes: *const u8, width: usize, pixels: *mut u8) {
+    unsafe fn pack_row(&self, planes: *const u8, width: usize, pixels: *mut u8, spill: bool) {
         let (plane, step) = (self.block.out_plane, self.block.output.pixel_bytes().max(4));
+        if spill {
+            // SAFETY: as the caller says.
+            return unsafe { (self.pack)(planes, plane, width.div_ceil(4), pixels, step) };
+        }
         if width >= 4 {
             // SAFETY: as the caller says.
             unsafe { (self.pack)(planes, plane, width / 4, pixels, step) };

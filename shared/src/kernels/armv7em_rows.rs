@@ -374,19 +374,26 @@ global_asm!(
     strh \x, [r12], #2
     .endm
 
-    .macro HALVES_3 name, taps, rule, bits
-    ROW_ROUTINE \name
-    ROW3_START r11
-    ldmia r11!, {{r4-r9}}
-    vldmia r11, {{s0-s2}}
-1:
-    .rept 2
+    .macro HALVES_2 taps, rule, bits
     ACC_START \rule, r10, r11
     \taps r1, r4, r5
     \taps r2, r6, r7
     \taps r3, r8, r9
     ACC_FINISH \rule, \bits, r10, r11, r0, lr
-    .endr
+    .endm
+
+    .macro HALVES_3 name, taps, rule, bits
+    ROW_ROUTINE \name
+    ROW3_START r11
+    ldmia r11!, {{r4-r9}}
+    vldmia r11, {{s0-s2}}
+    vmov r0, s10
+    tst r0, #2
+    bne 2f
+1:
+    HALVES_2 \taps, \rule, \bits
+2:
+    HALVES_2 \taps, \rule, \bits
     ROW3_END r0, lr
     .endm
 

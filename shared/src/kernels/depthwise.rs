@@ -92,7 +92,7 @@ impl Planes {
         match self {
             Planes::Bytes => 8,
             Planes::Triples => 6,
-            Planes::Halves => 4,
+            Planes::Halves => 2,
         }
     }
 
@@ -382,8 +382,8 @@ pub fn work(layer: &LayerShape) -> Work {
     let row = match (plan.planes, window.kh, window.kw, window.stride) {
         (Planes::Bytes, ..) => 23 + 33 * outputs / 8,
         (Planes::Triples, ..) => 23 + 43 * outputs / 6,
-        (_, 3, 3, 1) => 20 + 49 * outputs / 4,
-        (_, 3, 3, 2) => 20 + 55 * outputs / 4,
+        (_, 3, 3, 1) => 23 + 49 * outputs / 4,
+        (_, 3, 3, 2) => 23 + 55 * outputs / 4,
         (_, 5, 5, 1 | 2) => 24 + 65 * outputs / 2,
         _ => 0,
     };

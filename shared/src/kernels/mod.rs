@@ -109,10 +109,10 @@ impl KernelId {
     const fn version(self) -> u32 {
         match self {
             KernelId::Reference => 1,
-            KernelId::Outer => 4,
-            KernelId::Dual => 4,
+            KernelId::Outer => 5,
+            KernelId::Dual => 5,
             KernelId::Dot => 2,
-            KernelId::Depthwise => 6,
+            KernelId::Depthwise => 7,
             KernelId::Add => 3,
             KernelId::AvgPool => 3,
             KernelId::MaxPool => 3,

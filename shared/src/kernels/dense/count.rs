@@ -18,8 +18,15 @@ pub const fn unrolled_positions(scheme: &Scheme) -> usize {
 }
 
 /// Names of [`work`]'s counts.
-pub const WORK: [&str; 6] =
-    ["assembly", "segments", "segment rows", "border pixels", "chunk starts", "groups"];
+pub const WORK: [&str; 7] = [
+    "assembly",
+    "segments",
+    "segment rows",
+    "border words",
+    "chunk starts",
+    "groups",
+    "bytes moved",
+];
 
 /// Instructions of the assembly that expands a segment, and those that sum it per four codes.
 fn expansion(scheme: &Scheme, input: Bits, segment: usize) -> (u64, u64) {
@@ -44,8 +51,9 @@ fn expansion(scheme: &Scheme, input: Bits, segment: usize) -> (u64, u64) {
     (6 + word * words + four * fours, sum)
 }
 
-/// Pixels of the segments that cross the input's left or right border, over all outputs.
-fn border_pixels(layer: &LayerShape, span: usize) -> u64 {
+/// Words copied of the segments that cross the input's left or right border, over all outputs, and
+/// four for each of their pixels.
+fn border_words(layer: &LayerShape, span: usize) -> u64 {
     let window = layer.op.window();
     let (stride, left) = (i64::from(window.stride), i64::from(window.pads.left));
     let crossing = (0..i64::from(layer.output.w))
@@ -54,7 +62,8 @@ fn border_pixels(layer: &LayerShape, span: usize) -> u64 {
     let rows: usize = (0..layer.output.h)
         .map(|y| inside(y, window.stride, window.kh, window.pads.top, layer.input.h).len())
         .sum();
-    if span > 1 { (crossing * rows * span) as u64 } else { 0 }
+    let pixel = 4 + layer.input_format().pixel_bytes().div_ceil(4);
+    if span > 1 { (crossing * rows * span * pixel) as u64 } else { 0 }
 }
 
 /// Instructions of the assembly for one pixel group and `blocks` blocks of channels.
@@ -97,13 +106,19 @@ pub fn work(layer: &LayerShape, plan: &Plan, store: Store) -> Work {
     let (expand, sum) = expansion(&plan.scheme, layer.bits.input, plan.segment);
     let direct = layer.op.is_pointwise()
         && plan.segment_words(layer.bits.input) * 4 <= layer.input_format().pixel_bytes();
+    // The last group, when it is not whole, and filler behind the outputs of every pixel.
+    let pixel = layer.output_format().pixel_bytes() as u64;
+    let pixels = layer.output.pixels() as u64;
+    let filler = pixel.saturating_sub(blocks * store.block_bytes() as u64);
+    let moved = pixels % group * pixel + if filler > 0 { pixels * (filler + 4) } else { 0 };
     let rows = if direct { 0 } else { segments * group };
     Work::new(&[
         groups * (assembly + segments * expand + sum * plan.reduction() as u64 / 4),
         groups * segments,
         groups * rows,
-        border_pixels(layer, plan.span),
+        border_words(layer, plan.span),
         groups * plan.chunks as u64,
         groups,
+        moved,
     ])
 }

@@ -243,7 +243,7 @@ pub fn run(call: Call<'_>) {
                 multipliers: &[0; BLOCK],
                 biases: &[0; BLOCK],
                 store: Store::Raw,
-                output: bytemuck::cast_slice_mut(&mut accumulators),
+                output: bytemuck::try_cast_slice_mut(&mut accumulators).unwrap_or_default(),
             });
             for ((acc, &multiplier), &bias) in accumulators.into_iter().zip(m).zip(b) {
                 let requant = call.requant;

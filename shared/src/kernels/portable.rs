@@ -1,6 +1,8 @@
 //! Routines of linear layers and sums in Rust: what runs where a core has no assembly,
 //! and the twin that the assembly is held against.
 
+#![cfg_attr(jaq_armv7em, allow(dead_code))]
+
 use super::codes::put_small_word;
 use super::elementwise::Sum;
 use super::linear::{BLOCK, Blocks, CHUNK, Operands, Store};
@@ -62,10 +64,10 @@ pub fn run(blocks: Blocks<'_>) {
     let tables =
         blocks.multipliers.as_chunks::<BLOCK>().0.iter().zip(blocks.biases.as_chunks::<BLOCK>().0);
     let weights = blocks.weights.chunks_exact(match blocks.operands {
-        Operands::Spaced => blocks.expanded.len() * 4,
-        Operands::Pairs(stored) => blocks.expanded.len() * stored as usize,
+        Operands::Spaced => (blocks.expanded.len() * 4).max(1),
+        Operands::Pairs(stored) => (blocks.expanded.len() * stored as usize).max(1),
     });
-    let outs = blocks.output.chunks_exact_mut(Blocks::block_bytes(blocks.store));
+    let outs = blocks.output.chunks_exact_mut(Blocks::block_bytes(blocks.store).max(1));
     for ((weights, (m, b)), out) in weights.zip(tables).zip(outs).take(count) {
         let mut accumulators = [blocks.start; BLOCK];
         match blocks.operands {
@@ -82,11 +84,11 @@ pub fn run(blocks: Blocks<'_>) {
             Store::Narrow(output) => (Requant::Narrow, output),
             _ => (Requant::Wide, Bits::B8),
         };
-        let tables = accumulators.iter().zip(m).zip(b).rev();
-        let packed = tables.fold(0, |packed, ((&acc, &multiplier), &bias)| {
+        let mut packed = 0;
+        for (lane, ((&acc, &multiplier), &bias)) in accumulators.iter().zip(m).zip(b).enumerate() {
             let code = Finish { multiplier, bias, requant, output }.code(acc);
-            packed << output.storage() | code
-        });
+            packed |= code << (lane as u32 * output.storage());
+        }
         put_small_word(packed, out);
     }
 }

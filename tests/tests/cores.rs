@@ -70,14 +70,17 @@ fn run(board: &str) {
             }
         }
     }
-    // Bytes from narrow codes, whose scales may be above 1/2, in every form.
+    // From narrow codes, where scales may be above 1/2, in every form.
     let forms = [22, 26].map(|shift| Requant::General { shift });
     for text in ["dw3x3:5x7x20", "dw3x3s2:7x8x24", "dw5x5:6x6x8", "dw5x5s2:7x5x4", "pw:3x5x24-40"] {
         let spec: LayerSpec = text.parse().unwrap();
         for (weight, input) in [(Bits::B2, Bits::B2), (Bits::B4, Bits::B4), (Bits::B8, Bits::B2)] {
-            let layer = spec.shape(LayerBits { weight, input, output: Bits::B8 }).unwrap();
-            for requant in [Requant::Narrow, Requant::Wide].into_iter().chain(forms) {
-                check(&mut session, target, &layer, requant, Values::Random);
+            for output in Bits::ALL {
+                let layer = spec.shape(LayerBits { weight, input, output }).unwrap();
+                let wide = (output == Bits::B8).then_some(Requant::Wide);
+                for requant in [Requant::Narrow].into_iter().chain(wide).chain(forms) {
+                    check(&mut session, target, &layer, requant, Values::Random);
+                }
             }
         }
     }

@@ -19,9 +19,10 @@ use jaq_deploy::link::replay::{Recorder, Replay};
 use jaq_deploy::link::{self, Expected, LinkError, Session, TIMEOUT, Wire};
 use jaq_deploy::validate::{Ask, Device, Unit, compare};
 use jaq_network::Provenance;
+use jaq_shared::kernels::Isa;
 use jaq_shared::protocol::{self, Request};
 
-use random::{image, network, packed};
+use random::{image, network, packed_for};
 
 const BOARD: &str = "mps2-an500";
 
@@ -96,7 +97,7 @@ fn models_over_the_link_equal_the_host() {
         let mut session = link::emulate(&firmware, TIMEOUT).unwrap();
         for seed in 0..networks {
             let trained = network(seed);
-            let (file, _) = packed(&trained);
+            let (file, _) = packed_for(&trained, target.isa);
             session.open(&file).unwrap();
             let mut engine = Engine::new(&file).unwrap();
             for index in 0..4 {
@@ -120,7 +121,7 @@ fn counts_are_exact_and_do_not_depend_on_what_is_asked() {
         return;
     }
     let trained = network(7);
-    let (file, _) = packed(&trained);
+    let (file, _) = packed_for(&trained, Isa::Armv7em);
     let raw = image(&trained, 1);
     let count = |ask| {
         let mut session = session();
@@ -146,7 +147,7 @@ fn a_built_in_model_equals_the_host_and_is_told_by_size() {
         return;
     }
     let trained = network(4);
-    let (file, _) = packed(&trained);
+    let (file, _) = packed_for(&trained, Isa::Armv7em);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.jaq");
     fs::write(&path, &file).unwrap();
@@ -177,7 +178,7 @@ fn a_built_in_model_equals_the_host_and_is_told_by_size() {
     assert!(log[0].contains(&built.build) && log[1] == opened, "{log:?}");
 
     // Another model than the one built in is noticed, and so is another build.
-    let (other, _) = packed(&network(5));
+    let (other, _) = packed_for(&network(5), Isa::Armv7em);
     assert!(matches!(
         session.open(&other),
         Err(LinkError::Mismatch { what: "built-in model", .. })
@@ -207,7 +208,7 @@ fn bad_models_and_inputs_are_refused_and_the_session_goes_on() {
         return;
     }
     let trained = network(2);
-    let (file, _) = packed(&trained);
+    let (file, _) = packed_for(&trained, Isa::Armv7em);
     let mut session = session();
     assert!(session.infer(&[0; 4], Ask::Output).is_err());
     for at in [3, 4, 40, file.len() - 1] {
@@ -314,7 +315,7 @@ fn a_recorded_emulator_session_replays_to_the_same_figures() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("session.txt");
     let trained = network(9);
-    let (file, _) = packed(&trained);
+    let (file, _) = packed_for(&trained, Isa::Armv7em);
     let raw = image(&trained, 1);
     let firmware = open_firmware();
     let expected = Expected { board: BOARD.into(), build: Some(firmware.build.clone()) };

@@ -17,7 +17,10 @@ use crate::{Board, Clock, Link, fatal, memory, serve};
 
 /// A UART that sends, whatever state the link is in.
 pub trait Transmitter {
-    /// Sends bytes.
+    /// Sends bytes, and returns when the last has left.
+    ///
+    /// A reader that is behind makes QEMU keep a byte back, to send it from its main loop; that
+    /// loop stands while a firmware waits for standard input, and both ends would wait for ever.
     fn put(bytes: &[u8]);
 }
 

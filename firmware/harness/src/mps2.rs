@@ -42,6 +42,8 @@ impl<const BASE: usize> Transmitter for Uart<BASE> {
             while Self::register(Self::STATE).read() & Self::TX_FULL != 0 {}
             Self::register(Self::DATA).write(u32::from(*byte));
         }
+        // Until the last byte has left: see `Transmitter::put`.
+        while Self::register(Self::STATE).read() & Self::TX_FULL != 0 {}
     }
 }
 

@@ -17,6 +17,7 @@ impl Uart {
     const DATA: usize = 0;
     const LINE_STATUS: usize = 5;
     const TX_EMPTY: u8 = 1 << 5;
+    const TX_IDLE: u8 = 1 << 6;
 
     fn register(offset: usize) -> Register<u8> {
         // SAFETY: the caller of `new` said that this is the machine.
@@ -38,6 +39,8 @@ impl Transmitter for Uart {
             while Self::register(Self::LINE_STATUS).read() & Self::TX_EMPTY == 0 {}
             Self::register(Self::DATA).write(*byte);
         }
+        // Until the last byte has left: see `Transmitter::put`.
+        while Self::register(Self::LINE_STATUS).read() & Self::TX_IDLE == 0 {}
     }
 }
 

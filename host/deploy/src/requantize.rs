@@ -97,7 +97,7 @@ fn weighted(
     let mut note = None;
     let forms: &[Requant] = match layer.output.bits {
         Bits::B8 => &[Requant::Wide, Requant::Narrow, COARSE],
-        _ => &[Requant::Narrow],
+        _ => &[Requant::Narrow, COARSE],
     };
     for (choice, requant) in forms.iter().enumerate() {
         match tables(&channels, *requant) {

@@ -4,10 +4,11 @@
 
 use super::armv7em_planes::{Gather, Narrow, Pack, Spread, gather, narrow, pack, spread};
 use super::armv7em_rows::{
-    MOST_ROWS, PACKED_WORDS, PackedLane, Routine, RowCall, pack_lane, routine,
+    COARSE, MOST_ROWS, PACKED_WORDS, PackedLane, Routine, RowCall, cut, pack_lane, routine,
 };
-use super::depthwise::{Block, LANES, Lane, Memory, OCTET, Planes, word_lanes};
+use super::depthwise::{Block, LANES, Lane, Memory, OCTET, Planes, Rule, word_lanes};
 use super::portable_planes;
+use crate::format::Bits;
 
 /// [`portable_planes::Rows`].
 pub struct Rows {
@@ -89,12 +90,7 @@ impl Rows {
             return portable_planes::Rows::new(*block).run(memory, input, output, first, lanes);
         };
         let mut packed = [PackedLane([0; PACKED_WORDS]); LANES];
-        let columns = window.kw.into();
-        if !lanes
-            .iter()
-            .zip(&mut packed)
-            .all(|(lane, packed)| pack_lane(lane, columns, planes, block.rule, packed))
-        {
+        if !lanes.iter().zip(&mut packed).all(|(lane, packed)| pack_lane(lane, block, packed)) {
             return portable_planes::Rows::new(*block).run(memory, input, output, first, lanes);
         }
         let (ring, line, out) =
@@ -119,6 +115,7 @@ impl Rows {
         let new = stride.min(height);
         let mut target = output.as_mut_ptr().wrapping_add(4 * out_first);
         let input = input.as_ptr().wrapping_add(4 * in_first);
+        let cuts = block.output.bits != Bits::B8 && matches!(block.rule, Rule::Scale(COARSE, _));
         let mut bottom = 0;
         for oy in 0..usize::from(block.output.shape.h) {
             let top = oy * stride;
@@ -165,6 +162,16 @@ impl Rows {
                 // SAFETY: the same for the lanes that are left.
                 unsafe { routine(&call) };
                 call.rows = rows;
+            }
+            if cuts {
+                // SAFETY: the output planes of these lanes, whole words of scratch memory.
+                let planes = unsafe {
+                    core::slice::from_raw_parts_mut(
+                        out.cast::<u32>(),
+                        lanes.len() * block.out_plane / 4,
+                    )
+                };
+                cut(planes, block.output.bits);
             }
             // Fours that end in the rows below are written again with those.
             let below = (usize::from(block.output.shape.h) - oy - 1) * width;

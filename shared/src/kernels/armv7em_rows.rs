@@ -80,8 +80,21 @@ unsafe extern "C" {
     fn jaq_v7em_five_s2_wide(call: *const RowCall);
 }
 
-/// The general form whose scales of 1/2 and more the wide routines can take, lane by lane.
-const COARSE: Rule = Rule::Scale(Requant::General { shift: WIDE_SHIFT as u8 }, Bits::B8);
+/// The general form whose scales, of 1/2 and more too, the wide routines can take lane by lane.
+/// Codes narrower than bytes leave them too large: [`cut`] is for these.
+pub const COARSE: Requant = Requant::General { shift: WIDE_SHIFT as u8 };
+
+/// Limits every byte to the codes of `bits`.
+pub fn cut(words: &mut [u32], bits: Bits) {
+    let most = bits.max_unsigned();
+    let (codes, above) = (most * 0x0101_0101, (0xff - most) * 0x0101_0101);
+    for word in words {
+        let over = *word & above;
+        // Bit 7 of every byte that is not 0.
+        let over = (((over & 0x7f7f_7f7f) + 0x7f7f_7f7f) | over) & 0x8080_8080;
+        *word = (*word | (over >> 7) * most) & codes;
+    }
+}
 
 /// A lane's tables for its routine, and by how much its weights are shifted to the left.
 ///
@@ -89,30 +102,25 @@ const COARSE: Rule = Rule::Scale(Requant::General { shift: WIDE_SHIFT as u8 }, B
 /// rounded, for any `l` that keeps both factors within 32 bits; shifting the weights shifts the
 /// accumulator at no cost. `None` where weights, bias or accumulator leave no room.
 #[inline(always)]
-fn tables(lane: &Lane, rule: Rule) -> Option<(i32, i32, u32)> {
+fn tables(lane: &Lane, block: &Block) -> Option<(i32, i32, u32)> {
     let (m, b) = (lane.multiplier, lane.bias);
-    if rule != COARSE {
+    if !matches!(block.rule, Rule::Scale(COARSE, _)) {
         return Some((m, b, 0));
     }
+    let widest = block.weight.half();
     let left = (32 - m.unsigned_abs().leading_zeros()).saturating_sub(31 - WIDE_UPPER);
-    let reach = lane.weights.iter().map(|w| u64::from(w.unsigned_abs())).sum::<u64>() * 255
+    let reach = u64::from(block.input.bits.max_unsigned() * widest) * block.window.taps() as u64
         + u64::from(b.unsigned_abs());
-    let widest = lane.weights.iter().map(|w| u32::from(w.unsigned_abs())).max().unwrap_or(0);
     let fits = left <= WIDE_UPPER && reach << left < 1 << 31 && widest << left < 1 << 15;
     fits.then(|| (m << (WIDE_UPPER - left), b << left, left))
 }
 
-/// Fills in the packed form of `lane`; `columns` is the window's width. Returns whether the lane
+/// Fills in the packed form of `lane`. Returns whether the lane
 /// can go through the routine of its rule.
 #[inline(always)]
-pub fn pack_lane(
-    lane: &Lane,
-    columns: usize,
-    planes: Planes,
-    rule: Rule,
-    packed: &mut PackedLane,
-) -> bool {
-    let Some((m, b, left)) = tables(lane, rule) else { return false };
+pub fn pack_lane(lane: &Lane, block: &Block, packed: &mut PackedLane) -> bool {
+    let Some((m, b, left)) = tables(lane, block) else { return false };
+    let Block { planes, rule, .. } = *block;
     let w = &lane.weights;
     let half = |w: i8| u32::from((i32::from(w) << left) as u16);
     let halves = |low: i8, high: i8| half(low) | half(high) << 16;
@@ -122,7 +130,7 @@ pub fn pack_lane(
         (w2 + (w1 << s) + (w0 << (2 * s))) as u32
     };
     let words = &mut packed.0;
-    match (planes, columns) {
+    match (planes, block.window.kw) {
         (Planes::Bytes, _) => {
             let [t1, t2, t3] = [0, 8, 16].map(|i| (m as u32 >> i & 0xff) * 0x0101_0101);
             words[..6].copy_from_slice(&[t3, spaced(0), spaced(1), spaced(2), t1, t2]);
@@ -170,7 +178,7 @@ pub fn pack_lane(
 macro_rules! by_rule {
     ($rule:expr, $narrow2:ident $narrow3:ident $narrow4:ident $narrow8:ident $wide:ident) => {
         match $rule {
-            Rule::Scale(Requant::Wide, Bits::B8) | COARSE => Some($wide as Routine),
+            Rule::Scale(Requant::Wide, Bits::B8) | Rule::Scale(COARSE, _) => Some($wide as Routine),
             Rule::Scale(Requant::Narrow, Bits::B2) => Some($narrow2 as Routine),
             Rule::Scale(Requant::Narrow, Bits::B3) => Some($narrow3 as Routine),
             Rule::Scale(Requant::Narrow, Bits::B4) => Some($narrow4 as Routine),

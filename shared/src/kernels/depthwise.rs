@@ -257,6 +257,9 @@ pub struct Block {
     pub input: TensorFormat,
     /// See `input`.
     pub output: TensorFormat,
+    /// Width of the weights.
+    #[cfg_attr(not(jaq_armv7em), allow(dead_code))]
+    pub weight: Bits,
     /// The window.
     pub window: Window,
     /// Layout of the ring.
@@ -309,6 +312,7 @@ pub fn run(call: Call<'_>) {
     let rows = isa::Rows::new(Block {
         input: layer.input_format(),
         output: layer.output_format(),
+        weight: layer.bits.weight,
         window,
         planes,
         rule,

@@ -114,9 +114,9 @@ fn r_signed(seed: u64) -> bool {
 }
 
 /// Every tensor and working memory at a place of its own.
-fn schedule(trained: &TrainedNetwork, integers: &[LayerIntegers]) -> Schedule {
+fn schedule(trained: &TrainedNetwork, integers: &[LayerIntegers], isa: Isa) -> Schedule {
     let network = &trained.network;
-    let kernels = export::choose_kernels(trained, integers, Isa::compiled()).unwrap();
+    let kernels = export::choose_kernels(trained, integers, isa).unwrap();
     let mut end = 0u32;
     let mut place = |bytes: usize| {
         let at = end;
@@ -132,10 +132,16 @@ fn schedule(trained: &TrainedNetwork, integers: &[LayerIntegers]) -> Schedule {
     Schedule { arena_bytes: end, tensor_offsets, scratch_offsets, kernels }
 }
 
-/// The packed model of a network, and its integers.
+/// The packed model of a network for the host's kernels, and its integers.
+#[allow(dead_code)]
 pub fn packed(trained: &TrainedNetwork) -> (Vec<u8>, Vec<LayerIntegers>) {
+    packed_for(trained, Isa::compiled())
+}
+
+/// The packed model of a network for the kernels of `isa`, and its integers.
+pub fn packed_for(trained: &TrainedNetwork, isa: Isa) -> (Vec<u8>, Vec<LayerIntegers>) {
     let integers = export::integers(trained).unwrap();
-    let schedule = schedule(trained, &integers);
+    let schedule = schedule(trained, &integers, isa);
     let origin =
         Origin { tool: "test".into(), board: "none".into(), data: "random".into(), seed: 1 };
     (export::pack(trained, &integers, &schedule, &origin).unwrap().bytes, integers)

@@ -1,45 +1,17 @@
 //! The command line as a user meets it: one run of the smallest budget, then everything that can
 //! be wrong with what it reads. Needs no device.
 
+mod command;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-fn host(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jaq-host"));
-    command.args(arguments).env("RUST_BACKTRACE", "0");
-    command
-}
-
-fn output(arguments: &[&str]) -> Output {
-    host(arguments).output().unwrap()
-}
-
-/// Stdout of a command that must succeed.
-fn succeeds(arguments: &[&str]) -> String {
-    let found = output(arguments);
-    let errors = String::from_utf8_lossy(&found.stderr).into_owned();
-    assert!(found.status.success(), "{arguments:?}: {errors}");
-    String::from_utf8(found.stdout).unwrap()
-}
-
-/// The one error message of a command that must fail, by exit code 1 and not by a panic.
-fn fails(arguments: &[&str]) -> String {
-    let found = output(arguments);
-    let text = String::from_utf8_lossy(&found.stderr).into_owned();
-    assert_eq!(found.status.code(), Some(1), "{arguments:?}: {text}");
-    assert!(!text.contains("panicked"), "{text}");
-    assert_eq!(text.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{text}");
-    text[text.find("error: ").unwrap()..].to_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use command::{fails, host, succeeds, text};
 
 fn search(run: &Path) -> Vec<String> {
     let run = text(run);

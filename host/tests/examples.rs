@@ -1,9 +1,11 @@
 //! What lies in `examples/` is what the commands beside it make, and does what it is said to do.
 
+mod command;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use command::{json, text};
 use serde_json::Value;
 
 /// The shipped networks: run directories without checkpoints.
@@ -14,13 +16,6 @@ fn networks() -> Vec<PathBuf> {
         folders.filter(|folder| folder.join("model.jaq").is_file()).collect();
     networks.sort();
     networks
-}
-
-fn host(arguments: &[&str]) -> Value {
-    let host = Command::new(env!("CARGO_BIN_EXE_jaq-host")).args(arguments).output().unwrap();
-    let errors = String::from_utf8_lossy(&host.stderr);
-    assert!(host.status.success(), "{arguments:?}: {errors}");
-    serde_json::from_slice(&host.stdout).unwrap()
 }
 
 /// Packing the trained network again gives the shipped file. After a change of the kernels'
@@ -35,7 +30,7 @@ fn examples_are_packed_for_todays_kernels() {
         for name in ["run.json", "quantized/network.json", "quantized/tensors.safetensors"] {
             fs::copy(from(name), copy.path().join(name)).unwrap();
         }
-        host(&["export", "--run", copy.path().to_str().unwrap(), "--json"]);
+        json(&["export", "--run", text(copy.path()), "--json"]);
         let again = fs::read(copy.path().join("model.jaq")).unwrap();
         let shipped = fs::read(from("model.jaq")).unwrap();
         assert!(again == shipped, "{}: export it again", network.display());
@@ -52,7 +47,7 @@ fn examples_reach_what_their_report_says() {
             continue;
         }
         let model = network.join("model.jaq");
-        let found = host(&["eval", model.to_str().unwrap(), "--json"]);
+        let found = json(&["eval", text(&model), "--json"]);
         if found["images"] != report["accuracy_images"] {
             // The full test set is installed here and stands in for the shipped part.
             println!("SKIPPED {}: other test images here: {found}", network.display());

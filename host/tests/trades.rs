@@ -1,26 +1,20 @@
 //! The search really trades: tighter limits give networks that are faster on the emulated core,
 //! not only in the prediction. The smallest budget, so the accuracies are only for the eye.
 
+mod command;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use serde_json::Value;
+use command::json;
 
 /// Limits in instructions: loose, middle, tight.
 const LIMITS: [u64; 3] = [4_000_000, 2_200_000, 1_000_000];
 
-fn host(arguments: &[&str]) -> Value {
-    let host = Command::new(env!("CARGO_BIN_EXE_jaq-host")).args(arguments).output().unwrap();
-    let errors = String::from_utf8_lossy(&host.stderr);
-    assert!(host.status.success(), "{arguments:?}: {errors}");
-    serde_json::from_slice(&host.stdout).unwrap()
-}
-
 /// Whether emulated boards can run here; says so where not.
 fn emulates() -> bool {
-    let tools = host(&["doctor", "--json"]);
+    let tools = json(&["doctor", "--json"]);
     let missing: Vec<_> =
         tools.as_array().unwrap().iter().filter(|tool| tool["found"].is_null()).collect();
     if missing.is_empty() {
@@ -46,7 +40,7 @@ fn tighter_limits_give_networks_that_run_faster() {
         let plan = ["run", "--board", "stm32h7", "--budget", "smoke", "--seed", "3"];
         let more = ["--images", "16", "--via", "qemu", "--json", "--run", run];
         let limits = ["--max-instructions", &limit_text];
-        let report = host(&[plan.as_slice(), &more, &limits].concat());
+        let report = json(&[plan.as_slice(), &more, &limits].concat());
         assert_eq!(
             (report["images_compared"].as_u64(), report["mismatches"].as_u64()),
             (Some(16), Some(0))

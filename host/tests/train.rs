@@ -1,31 +1,13 @@
 //! `jaq-host train` as a user meets it: on a folder of the user's own, continued, and ended by what
 //! can be wrong with what it is given. Needs no device.
 
+mod command;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use command::{fails, json, text};
 use serde_json::Value;
-
-fn host(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jaq-host"));
-    command.args(arguments).env("RUST_BACKTRACE", "0").output().unwrap()
-}
-
-fn json(arguments: &[&str]) -> Value {
-    let found = host(arguments);
-    assert!(found.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&found.stderr));
-    serde_json::from_slice(&found.stdout).unwrap()
-}
-
-/// The one error message of a command that must fail, by exit code 1 and not by a panic.
-fn fails(arguments: &[&str]) -> String {
-    let found = host(arguments);
-    let text = String::from_utf8_lossy(&found.stderr).into_owned();
-    assert_eq!(found.status.code(), Some(1), "{arguments:?}: {text}");
-    assert!(!text.contains("panicked"), "{text}");
-    text[text.find("error: ").unwrap()..].to_owned()
-}
 
 /// Images in CIFAR-10's layout whose class is their brightness.
 fn batch(path: &Path, images: usize) {
@@ -35,10 +17,6 @@ fn batch(path: &Path, images: usize) {
         [label].into_iter().chain((0..3072).map(pixel))
     };
     fs::write(path, (0..images).flat_map(row).collect::<Vec<u8>>()).unwrap();
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 #[test]

@@ -4,10 +4,9 @@
 //! A core whose compiler target or emulator is missing is skipped aloud; with
 //! `JAQ_REQUIRE_DEVICE=1`, as `cargo xtask test` sets it, that is a failure.
 
-use std::process::Command;
+mod emulator;
 
-use jaq_deploy::firmware::{self, TARGETS, Target, Toolchain};
-use jaq_deploy::link::qemu::{WAY_OUT, emulator};
+use jaq_deploy::firmware::{self, TARGETS, Target};
 use jaq_deploy::link::{self, Session, TIMEOUT};
 use jaq_deploy::oracle;
 use jaq_deploy::single::{Single, Values};
@@ -33,23 +32,10 @@ const LAYERS: [&str; 12] = [
     "avgpool3x3:6x6x13",
 ];
 
-/// Why a core cannot be emulated here, if it cannot.
-fn missing(target: &Target) -> Option<String> {
-    if let Err(error) = Toolchain::detect(target.triple) {
-        return Some(error.to_string());
-    }
-    let qemu = emulator(target.machine?);
-    let error = Command::new(qemu).arg("--version").output().err()?;
-    Some(format!("{qemu}: {error}; {WAY_OUT}"))
-}
-
 fn run(board: &str) {
     let target = firmware::target(board).unwrap();
-    if let Some(reason) = missing(target) {
-        assert!(std::env::var_os("JAQ_REQUIRE_DEVICE").is_none(), "{board}: {reason}");
-        let text = format_args!("SKIPPED the kernels on {board}: {reason}\n").to_string();
-        // Past the capture of the test harness, so that a plain `cargo test` shows it.
-        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes());
+    if let Some(reason) = emulator::missing(target) {
+        emulator::skip(&format!("the kernels on {board}"), &reason);
         return;
     }
     let firmware = firmware::build_open(board).unwrap();
@@ -60,7 +46,7 @@ fn run(board: &str) {
         let pairs = Bits::ALL.into_iter().flat_map(|w| Bits::ALL.map(|a| (w, a)));
         for (pair, (weight, input)) in pairs.enumerate() {
             let layer = spec.shape(LayerBits::uniform(weight, input)).unwrap();
-            let requant = if input == Bits::B8 { Requant::Wide } else { Requant::Narrow };
+            let requant = Requant::usual(layer.bits.output);
             for (number, values) in Values::ALL.into_iter().enumerate() {
                 // Each pair of widths meets two of the six, over the layers all.
                 if !full && (index + pair + number) % 3 != 0 {
@@ -145,7 +131,7 @@ fn inference_cannot_panic() {
             continue;
         }
         triples.push(target.triple);
-        if let Some(reason) = missing(target) {
+        if let Some(reason) = emulator::missing(target) {
             assert!(std::env::var_os("JAQ_REQUIRE_DEVICE").is_none(), "{reason}");
             eprintln!("SKIPPED inference_cannot_panic on {}: {reason}", target.triple);
             continue;

@@ -3,6 +3,7 @@
 //! Where the embedded target or QEMU is missing the tests say what they skip and why; with
 //! `JAQ_REQUIRE_DEVICE=1`, as `cargo xtask test` sets it, that is a failure.
 
+mod emulator;
 #[path = "../../host/deploy/tests/random/mod.rs"]
 mod random;
 
@@ -13,8 +14,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use jaq_deploy::engine::Engine;
-use jaq_deploy::firmware::{self, Firmware, TARGETS, Toolchain};
-use jaq_deploy::link::qemu::{QEMU, QEMU_RISCV, Qemu};
+use jaq_deploy::firmware::{self, Firmware, TARGETS};
+use jaq_deploy::link::qemu::Qemu;
 use jaq_deploy::link::replay::{Recorder, Replay};
 use jaq_deploy::link::{self, Expected, LinkError, Session, TIMEOUT, Wire};
 use jaq_deploy::validate::{Ask, Device, Unit, compare};
@@ -26,38 +27,12 @@ use random::{image, network, packed_for};
 
 const BOARD: &str = "mps2-an500";
 
-/// Why device tests cannot run here, if they cannot.
-fn missing() -> Option<String> {
-    for target in TARGETS {
-        if let Err(error) = Toolchain::detect(target.triple) {
-            return Some(error.to_string());
-        }
-    }
-    [QEMU, QEMU_RISCV].iter().find_map(|qemu| {
-        let error = Command::new(qemu).arg("--version").output().err()?;
-        Some(format!("{qemu}: {error}; {}", link::qemu::WAY_OUT))
-    })
-}
-
 /// Whether a device test can run; says so where it is skipped.
 fn available(test: &str) -> bool {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
-    match MISSING.get_or_init(missing) {
-        None => true,
-        Some(reason) => {
-            assert!(
-                std::env::var_os("JAQ_REQUIRE_DEVICE").is_none(),
-                "device tests are required, but: {reason}"
-            );
-            println!("SKIPPED {test}: {reason}");
-            // Past the capture of the test harness, so that a plain `cargo test` shows it.
-            let _ = std::io::Write::write_fmt(
-                &mut std::io::stderr().lock(),
-                format_args!("SKIPPED {test}: {reason}\n"),
-            );
-            false
-        }
-    }
+    let reason = MISSING.get_or_init(|| TARGETS.iter().find_map(emulator::missing));
+    reason.iter().for_each(|reason| emulator::skip(test, reason));
+    reason.is_none()
 }
 
 fn open_firmware() -> &'static Firmware {

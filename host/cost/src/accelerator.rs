@@ -175,22 +175,12 @@ impl Tiled {
     pub fn parse(file: &str, text: &str) -> Result<Tiled, BoardError> {
         let found: Tiled = board::parse(file, text)?;
         found.validate(file)?;
-        found.prices().map_err(|reason| BoardError::Field {
-            file: file.to_owned(),
-            field: "buffer".to_owned(),
-            reason,
-        })?;
+        found.prices().map_err(|reason| BoardError::field(file, "buffer", reason))?;
         Ok(found)
     }
 
     fn validate(&self, file: &str) -> Result<(), BoardError> {
-        let fail = |field: &str, reason: &str| {
-            Err(BoardError::Field {
-                file: file.to_owned(),
-                field: field.to_owned(),
-                reason: reason.to_owned(),
-            })
-        };
+        let fail = |field: &str, reason: &str| Err(BoardError::field(file, field, reason));
         board::check_name(file, &self.name)?;
         let array = &self.array;
         if !(1..=1024).contains(&array.rows) || !(1..=1024).contains(&array.columns) {

@@ -203,6 +203,14 @@ pub enum BoardError {
     IsSpace { name: String },
 }
 
+impl BoardError {
+    /// What is wrong with a field of a board file.
+    pub(crate) fn field(file: &str, field: &str, reason: impl Into<String>) -> BoardError {
+        let (file, field) = (file.to_owned(), field.to_owned());
+        BoardError::Field { file, field, reason: reason.into() }
+    }
+}
+
 /// Names of the shipped boards of a kind (of every kind for `None`), sorted.
 pub fn names(kind: Option<Kind>) -> Vec<&'static str> {
     let wanted = |text: &str| kind.is_none() || kind_of("", text).ok() == kind;
@@ -259,11 +267,7 @@ pub(crate) fn check_name(file: &str, name: &str) -> Result<(), BoardError> {
     if name == stem {
         return Ok(());
     }
-    Err(BoardError::Field {
-        file: file.to_owned(),
-        field: "name".to_owned(),
-        reason: format!("must be that of the file, `{stem}`"),
-    })
+    Err(BoardError::field(file, "name", format!("must be that of the file, `{stem}`")))
 }
 
 /// Every number has a source: the keys that `[sources]` must have.
@@ -274,11 +278,10 @@ pub(crate) fn check_sources(
 ) -> Result<(), BoardError> {
     match wanted.iter().find(|key| !sources.contains_key(**key)) {
         None => Ok(()),
-        Some(missing) => Err(BoardError::Field {
-            file: file.to_owned(),
-            field: format!("sources.\"{missing}\""),
-            reason: "is missing: every number has a source".to_owned(),
-        }),
+        Some(missing) => {
+            let reason = "is missing: every number has a source";
+            Err(BoardError::field(file, &format!("sources.\"{missing}\""), reason))
+        }
     }
 }
 
@@ -301,13 +304,7 @@ impl Mcu {
     }
 
     fn validate(&self, file: &str) -> Result<(), BoardError> {
-        let fail = |field: &str, reason: &str| {
-            Err(BoardError::Field {
-                file: file.to_owned(),
-                field: field.to_owned(),
-                reason: reason.to_owned(),
-            })
-        };
+        let fail = |field: &str, reason: &str| Err(BoardError::field(file, field, reason));
         check_name(file, &self.name)?;
         if let Some(timing) = &self.timing {
             let [low, high] = timing.cycles_per_instruction;

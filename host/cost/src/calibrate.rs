@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use jaq_network::LayerSpec;
+use jaq_network::{LayerSpec, SplitMix64};
 use jaq_shared::format::{Bits, LayerBits, LayerShape, Op, Requant, Shape, TensorFormat, Window};
 use jaq_shared::kernels::{self, Isa, KernelId};
 
@@ -42,29 +42,17 @@ pub enum CalibrateError {
     Line { line: usize, reason: String },
 }
 
-/// The requantization an exporter prefers for outputs of this width.
-pub fn usual_requant(output: Bits) -> Requant {
-    if output == Bits::B8 { Requant::Wide } else { Requant::Narrow }
-}
-
 /// The kernel an exporter prefers for `layer`.
 pub fn usual_kernel(layer: &LayerShape, isa: Isa) -> Option<KernelId> {
-    kernels::candidates(layer, usual_requant(layer.bits.output), isa).next()
+    kernels::candidates(layer, Requant::usual(layer.bits.output), isa).next()
 }
 
-/// A generator of its own (SplitMix64), so that the corpus never changes by itself.
-struct Draw(u64);
+/// Draws from lists; seeded, so that the corpus never changes by itself.
+struct Draw(SplitMix64);
 
 impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[(self.next() % list.len() as u64) as usize]
+        list[(self.0.bits() % list.len() as u64) as usize]
     }
 }
 
@@ -86,7 +74,7 @@ pub fn fresh(isa: Isa, seed: u64, shapes: usize) -> Vec<LayerShape> {
 }
 
 fn corpus_with(isa: Isa, seed: u64, shapes: usize) -> Vec<LayerShape> {
-    let mut draw = Draw(seed);
+    let mut draw = Draw(SplitMix64(seed));
     let mut found = HashSet::new();
     let mut layers = Vec::new();
     let mut add = |layer: Option<LayerShape>| {

@@ -32,9 +32,7 @@ impl DesignSpace {
             name: String,
             ranges: toml::Table,
         }
-        let fail = |field: &str, reason: String| {
-            Err(BoardError::Field { file: file.to_owned(), field: field.to_owned(), reason })
-        };
+        let fail = |field: &str, reason: String| Err(BoardError::field(file, field, reason));
         let Head { name, ranges } = board::parse(file, text)?;
         board::check_name(file, &name)?;
         let mut base: toml::Table = board::parse(file, text)?;

@@ -119,13 +119,7 @@ impl EthosU55 {
     pub fn parse(file: &str, text: &str) -> Result<EthosU55, BoardError> {
         let found: EthosU55 = board::parse(file, text)?;
         board::check_name(file, &found.name)?;
-        let fail = |field: &str, reason: &str| {
-            Err(BoardError::Field {
-                file: file.to_owned(),
-                field: field.to_owned(),
-                reason: reason.to_owned(),
-            })
-        };
+        let fail = |field: &str, reason: &str| Err(BoardError::field(file, field, reason));
         let (engine, buffer, memory) = (&found.engine, &found.buffer, &found.memory);
         if volume(engine.micro_block) * 8 != engine.macs_per_cycle {
             return fail("engine.micro_block", "times 8 channels must be macs_per_cycle");

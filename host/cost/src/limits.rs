@@ -50,6 +50,11 @@ pub struct LimitError {
 }
 
 impl Limits {
+    /// Whether work is limited, by itself or as latency.
+    pub fn on_work(&self) -> bool {
+        self.instructions.is_some() || self.latency_s.is_some()
+    }
+
     /// The limits of a board alone.
     pub fn of(board: &Mcu) -> Limits {
         Limits {

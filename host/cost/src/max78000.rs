@@ -40,11 +40,7 @@ impl Max78000 {
         let found: Max78000 = board::parse(file, text)?;
         board::check_name(file, &found.name)?;
         if found.processors == 0 || !(found.clock_hz.is_finite() && found.clock_hz > 0.0) {
-            return Err(BoardError::Field {
-                file: file.to_owned(),
-                field: "clock_hz, processors".to_owned(),
-                reason: "must be positive".to_owned(),
-            });
+            return Err(BoardError::field(file, "clock_hz, processors", "must be positive"));
         }
         let wanted = ["clock_hz", "processors", "weights", "data", "windows"];
         board::check_sources(file, &found.sources, &wanted)?;

@@ -96,13 +96,7 @@ impl Ne16 {
     pub fn parse(file: &str, text: &str) -> Result<Ne16, BoardError> {
         let found: Ne16 = board::parse(file, text)?;
         board::check_name(file, &found.name)?;
-        let fail = |field: &str, reason: &str| {
-            Err(BoardError::Field {
-                file: file.to_owned(),
-                field: field.to_owned(),
-                reason: reason.to_owned(),
-            })
-        };
+        let fail = |field: &str, reason: &str| Err(BoardError::field(file, field, reason));
         let (engine, cluster) = (&found.engine, &found.cluster);
         let sizes = [
             engine.tile,

@@ -244,11 +244,7 @@ pub struct TiledModel {
 impl TiledModel {
     /// The model of a description.
     pub fn new(array: Tiled, objective: Objective) -> Result<TiledModel, ModelError> {
-        let fail = |reason| BoardError::Field {
-            file: array.name.clone(),
-            field: "buffer".to_owned(),
-            reason,
-        };
+        let fail = |reason: String| BoardError::field(&array.name, "buffer", reason);
         let prices = array.prices().map_err(fail)?;
         Ok(TiledModel { array, prices, objective, memo: Arc::default() })
     }

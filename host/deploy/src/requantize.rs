@@ -7,12 +7,9 @@ use jaq_network::{Network, TensorId, TrainedLayer, TrainedNetwork};
 use jaq_shared::format::{Bits, Op, Requant};
 
 /// Fraction bits of [`Requant::Narrow`], of additions and of pools.
-pub const NARROW_SHIFT: i32 = 18;
+pub const NARROW_SHIFT: i32 = Requant::NARROW_SHIFT as i32;
 /// Fraction bits of [`Requant::Wide`].
-pub const WIDE_SHIFT: i32 = 22;
-
-/// The general form at the shift of the wide one: depthwise kernels take it at full speed.
-const COARSE: Requant = Requant::General { shift: WIDE_SHIFT as u8 };
+pub const WIDE_SHIFT: i32 = Requant::WIDE_SHIFT as i32;
 
 /// Canonical integers of one layer: the tables of the formulas in docs/numerics.md, on
 /// accumulators `sum((code - zero_point) * weight)`.
@@ -96,8 +93,8 @@ fn weighted(
 
     let mut note = None;
     let forms: &[Requant] = match layer.output.bits {
-        Bits::B8 => &[Requant::Wide, Requant::Narrow, COARSE],
-        _ => &[Requant::Narrow, COARSE],
+        Bits::B8 => &[Requant::Wide, Requant::Narrow, Requant::COARSE],
+        _ => &[Requant::Narrow, Requant::COARSE],
     };
     for (choice, requant) in forms.iter().enumerate() {
         match tables(&channels, *requant) {

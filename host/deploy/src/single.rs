@@ -2,7 +2,9 @@
 //! device. The values are a function of the seed; what the layer computes is checked like any
 //! other model's.
 
-use jaq_network::{InputEncoding, Layer, Network, Tensor, TensorId, TrainedLayer, TrainedNetwork};
+use jaq_network::{
+    InputEncoding, Layer, Network, SplitMix64, Tensor, TensorId, TrainedLayer, TrainedNetwork,
+};
 use jaq_shared::format::{LayerShape, Op, Requant, Window};
 use jaq_shared::kernels::KernelId;
 
@@ -58,7 +60,7 @@ impl Single {
     /// As [`Single::new`] with weights as `values` says; all but random ones meet the largest
     /// inputs.
     pub fn of(layer: &LayerShape, requant: Requant, values: Values, seed: u64) -> Single {
-        let mut random = Random(seed);
+        let mut random = SplitMix64(seed);
         let half = layer.bits.weight.half() as i64;
         let weights: Vec<i8> = (0..if layer.op.has_weights() { layer.weights() } else { 0 })
             .map(|index| {
@@ -179,25 +181,13 @@ impl Single {
 
     /// A raw input: any codes of the input's width, or the largest.
     pub fn input(&self, seed: u64) -> Vec<u8> {
-        let mut random = Random(seed);
+        let mut random = SplitMix64(seed);
         let input = self.trained.network.input;
         let codes = u64::from(input.bits.max_unsigned()) + 1;
-        let code = |random: &mut Random| match self.values {
+        let code = |random: &mut SplitMix64| match self.values {
             Values::Random => random.below(codes) as u8,
             _ => (codes - 1) as u8,
         };
         (0..input.shape.elements()).map(|_| code(&mut random)).collect()
-    }
-}
-
-/// SplitMix64: portable, so that a seed means the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) % n
     }
 }

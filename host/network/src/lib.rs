@@ -7,6 +7,7 @@
 mod files;
 mod graph;
 mod provenance;
+mod random;
 pub mod reference;
 mod schedule;
 mod spec;
@@ -18,6 +19,7 @@ pub use jaq_shared::format::{Bits, LayerBits, LayerShape, Op, Pads, Shape, Tenso
 pub use files::write_whole;
 pub use graph::{GraphError, InputEncoding, Layer, Network, Tensor, TensorId};
 pub use provenance::Provenance;
+pub use random::SplitMix64;
 pub use schedule::Schedule;
 pub use spec::{LayerSpec, SpecError};
 pub use trained::{TrainedError, TrainedLayer, TrainedNetwork};

@@ -211,7 +211,7 @@ impl<'a, M: CostModel> Discretizer<'a, M> {
     /// steps to neighbours of more work that still meet every limit, those first that give most
     /// work for the likelihood they cost ([`Self::repair`] in the other direction).
     fn spend(&self, choice: Choice, p: &Probabilities) -> Result<Choice, ModelError> {
-        if self.limits.instructions.is_none() && self.limits.latency_s.is_none() {
+        if !self.limits.on_work() {
             return Ok(choice);
         }
         let Some(work) = self.objective.terms.iter().find(|t| t.figure == Figure::Work) else {

@@ -459,8 +459,7 @@ impl Objective {
         };
         let work = total.instructions.or(total.cycles.map(|c| c.typical));
         // Whoever sets a limit wants the best network within it, not a cheaper one.
-        let limited = limits.instructions.is_some() || limits.latency_s.is_some();
-        let lambda = if limited { 0.0 } else { weights.work };
+        let lambda = if limits.on_work() { 0.0 } else { weights.work };
         terms.push(term(Figure::Work, lambda, limits.instructions, work)?);
         let flash = model_bytes(network.layers.len(), total.weights_bytes) as f64;
         let limit = limits.flash_bytes.map(|b| b as f64);

@@ -5,6 +5,8 @@
 //!
 //! Must not know: what the numbers are for.
 
+use jaq_network::SplitMix64;
+
 /// What a stream of numbers is drawn for; streams of different purposes are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -22,16 +24,16 @@ pub enum Purpose {
     Channels = 6,
 }
 
-/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// A stream of random numbers.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct Rng(SplitMix64);
 
 impl Rng {
     /// The stream of `purpose` at `step` (an epoch or a batch) under `seed`.
     pub fn at(seed: u64, purpose: Purpose, step: u64) -> Rng {
-        let mut rng = Rng(seed ^ 0x6a61_7100);
+        let mut rng = Rng(SplitMix64(seed ^ 0x6a61_7100));
         for part in [purpose as u64, step] {
-            rng.0 = rng.bits() ^ part.wrapping_mul(0xd6e8_feb8_6659_fd93);
+            rng.0.0 = rng.bits() ^ part.wrapping_mul(0xd6e8_feb8_6659_fd93);
         }
         rng.bits();
         rng
@@ -39,11 +41,7 @@ impl Rng {
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.bits()
     }
 
     /// Uniform in `[0, 1)`.

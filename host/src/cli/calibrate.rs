@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use jaq_cost::Mcu;
-use jaq_cost::calibrate::{
-    Measurement, Subject, corpus, fit_table, to_csv, usual_kernel, usual_requant,
-};
+use jaq_cost::calibrate::{Measurement, Subject, corpus, fit_table, to_csv, usual_kernel};
 use jaq_deploy::engine::Engine;
 use jaq_deploy::single::Single;
 use jaq_deploy::validate::{Ask, Device};
 use jaq_network::LayerSpec;
+use jaq_shared::format::Requant;
 
 use super::device::{DeviceArgs, deploy};
 use super::print_json;
@@ -58,7 +57,7 @@ impl Calibrate {
             let spec = || format!("{} {}", LayerSpec::of(layer), layer.bits);
             let kernel =
                 usual_kernel(layer, isa).with_context(|| format!("no kernel runs {}", spec()))?;
-            let single = Single::new(layer, usual_requant(layer.bits.output), seed as u64);
+            let single = Single::new(layer, Requant::usual(layer.bits.output), seed as u64);
             let packed = single.pack(kernel).with_context(spec)?;
             let mut engine = Engine::new(&packed.bytes).with_context(spec)?;
             let raw = single.input(seed as u64);

@@ -223,11 +223,29 @@ pub enum Requant {
     Narrow,
     /// 8-bit outputs: `((acc + B) * M + 2^21) >> 22` with `|M| < 2^21`, product in `i64`.
     Wide,
-    /// The slow path for every other scale: `((acc + B) * M + 2^(shift-1)) >> shift` in `i64`.
+    /// Every other scale: `((acc + B) * M + 2^(shift-1)) >> shift` in `i64`. Slow, but for
+    /// [`Self::COARSE`] in depthwise layers.
     General {
         /// Right shift, 1 to 62.
         shift: u8,
     },
+}
+
+impl Requant {
+    /// Right shift of [`Self::Narrow`], of the residual sum and of the average.
+    pub const NARROW_SHIFT: u32 = 18;
+    /// Right shift of [`Self::Wide`].
+    pub const WIDE_SHIFT: u32 = 22;
+    /// [`Self::Wide`] without its bound on `M`: for scales of 1/2 and more.
+    pub const COARSE: Requant = Requant::General { shift: Self::WIDE_SHIFT as u8 };
+
+    /// The form that most layers with outputs of this width have.
+    pub const fn usual(output: Bits) -> Requant {
+        match output {
+            Bits::B8 => Requant::Wide,
+            _ => Requant::Narrow,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 
 use super::armv7em_planes::{Gather, Narrow, Pack, Spread, gather, narrow, pack, spread};
 use super::armv7em_rows::{
-    COARSE, MOST_ROWS, PACKED_WORDS, PackedLane, Routine, RowCall, cut, pack_lane, routine,
+    MOST_ROWS, PACKED_WORDS, PackedLane, Routine, RowCall, cut, pack_lane, routine,
 };
 use super::depthwise::{Block, LANES, Lane, Memory, OCTET, Planes, Rule, word_lanes};
 use super::portable_planes;
-use crate::format::Bits;
+use crate::format::{Bits, Requant};
 
 /// [`portable_planes::Rows`].
 pub struct Rows {
@@ -115,7 +115,8 @@ impl Rows {
         let new = stride.min(height);
         let mut target = output.as_mut_ptr().wrapping_add(4 * out_first);
         let input = input.as_ptr().wrapping_add(4 * in_first);
-        let cuts = block.output.bits != Bits::B8 && matches!(block.rule, Rule::Scale(COARSE, _));
+        let cuts =
+            block.output.bits != Bits::B8 && matches!(block.rule, Rule::Scale(Requant::COARSE, _));
         let mut bottom = 0;
         for oy in 0..usize::from(block.output.shape.h) {
             let top = oy * stride;

@@ -152,21 +152,8 @@ pub fn run(blocks: Blocks<'_>) {
 }
 
 global_asm!(
-    env!("JAQ_ASM_CPU"),
+    armv7em_head!("FLAT_ROUTINE"),
     r#"
-    .syntax unified
-    .fpu fpv4-sp-d16
-    .thumb
-
-    .macro FLAT_ROUTINE name
-    .section .text.\name,"ax",%progbits
-    .p2align 2
-    .global \name
-    .type \name, %function
-    .thumb_func
-    \name:
-    .endm
-
     @ A place in the section of the routine before.
     .macro FLAT_ENTRY name
     .global \name

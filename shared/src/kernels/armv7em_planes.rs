@@ -75,21 +75,8 @@ pub fn narrow(step: usize) -> Option<Narrow> {
 }
 
 global_asm!(
-    env!("JAQ_ASM_CPU"),
+    armv7em_head!("PLANES_ROUTINE"),
     r#"
-    .syntax unified
-    .fpu fpv4-sp-d16
-    .thumb
-
-    .macro PLANES_ROUTINE name
-    .section .text.\name,"ax",%progbits
-    .p2align 2
-    .global \name
-    .type \name, %function
-    .thumb_func
-    \name:
-    .endm
-
     @ r0: pixels; r1: step; r2: count; r3: line. 9 instructions for four words.
     PLANES_ROUTINE jaq_v7em_gather_4
     push {{r4-r7}}

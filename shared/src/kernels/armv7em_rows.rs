@@ -8,7 +8,7 @@
 use core::arch::global_asm;
 
 use super::depthwise::{Block, Lane, Planes, Rule};
-use super::requant::{WIDE_SHIFT, WIDE_UPPER};
+use super::requant::WIDE_UPPER;
 use crate::format::{Bits, Requant};
 
 /// A lane's weights and tables, in the order the assembly loads them.
@@ -80,11 +80,8 @@ unsafe extern "C" {
     fn jaq_v7em_five_s2_wide(call: *const RowCall);
 }
 
-/// The general form whose scales, of 1/2 and more too, the wide routines can take lane by lane.
-/// Codes narrower than bytes leave them too large: [`cut`] is for these.
-pub const COARSE: Requant = Requant::General { shift: WIDE_SHIFT as u8 };
-
-/// Limits every byte to the codes of `bits`.
+/// Limits every byte to the codes of `bits`: what the wide routines leave too large of codes
+/// narrower than bytes ([`Requant::COARSE`]).
 pub fn cut(words: &mut [u32], bits: Bits) {
     let most = bits.max_unsigned();
     let (codes, above) = (most * 0x0101_0101, (0xff - most) * 0x0101_0101);
@@ -98,13 +95,13 @@ pub fn cut(words: &mut [u32], bits: Bits) {
 
 /// A lane's tables for its routine, and by how much its weights are shifted to the left.
 ///
-/// `((acc + B) * M + 2^21) >> 22` is the upper word of `((acc + B) << l) * (M << (10 - l))`,
+/// [`Requant::COARSE`], `((acc + B) * M + 2^21) >> 22`, is the upper word of `((acc + B) << l) * (M << (10 - l))`,
 /// rounded, for any `l` that keeps both factors within 32 bits; shifting the weights shifts the
 /// accumulator at no cost. `None` where weights, bias or accumulator leave no room.
 #[inline(always)]
 fn tables(lane: &Lane, block: &Block) -> Option<(i32, i32, u32)> {
     let (m, b) = (lane.multiplier, lane.bias);
-    if !matches!(block.rule, Rule::Scale(COARSE, _)) {
+    if !matches!(block.rule, Rule::Scale(Requant::COARSE, _)) {
         return Some((m, b, 0));
     }
     let widest = block.weight.half();
@@ -115,8 +112,7 @@ fn tables(lane: &Lane, block: &Block) -> Option<(i32, i32, u32)> {
     fits.then(|| (m << (WIDE_UPPER - left), b << left, left))
 }
 
-/// Fills in the packed form of `lane`. Returns whether the lane
-/// can go through the routine of its rule.
+/// Fills in the packed form of `lane`. Returns whether it can go through its rule's routine.
 #[inline(always)]
 pub fn pack_lane(lane: &Lane, block: &Block, packed: &mut PackedLane) -> bool {
     let Some((m, b, left)) = tables(lane, block) else { return false };
@@ -178,7 +174,9 @@ pub fn pack_lane(lane: &Lane, block: &Block, packed: &mut PackedLane) -> bool {
 macro_rules! by_rule {
     ($rule:expr, $narrow2:ident $narrow3:ident $narrow4:ident $narrow8:ident $wide:ident) => {
         match $rule {
-            Rule::Scale(Requant::Wide, Bits::B8) | Rule::Scale(COARSE, _) => Some($wide as Routine),
+            Rule::Scale(Requant::Wide, Bits::B8) | Rule::Scale(Requant::COARSE, _) => {
+                Some($wide as Routine)
+            }
             Rule::Scale(Requant::Narrow, Bits::B2) => Some($narrow2 as Routine),
             Rule::Scale(Requant::Narrow, Bits::B3) => Some($narrow3 as Routine),
             Rule::Scale(Requant::Narrow, Bits::B4) => Some($narrow4 as Routine),
@@ -193,37 +191,24 @@ pub fn routine(block: &Block) -> Option<Routine> {
     let (window, rule) = (block.window, block.rule);
     match (block.planes, window.kh, window.kw, window.stride) {
         (Planes::Bytes, 3, 3, 1) => Some(jaq_v7em_bytes),
-        (Planes::Triples, 3, 3, 1) => by_rule!(rule, 
+        (Planes::Triples, 3, 3, 1) => by_rule!(rule,
             jaq_v7em_triples_narrow2 jaq_v7em_triples_narrow3 jaq_v7em_triples_narrow4 jaq_v7em_triples_narrow8 jaq_v7em_triples_wide),
-        (Planes::Halves, 3, 3, 1) => by_rule!(rule, 
+        (Planes::Halves, 3, 3, 1) => by_rule!(rule,
             jaq_v7em_halves_narrow2 jaq_v7em_halves_narrow3 jaq_v7em_halves_narrow4 jaq_v7em_halves_narrow8 jaq_v7em_halves_wide),
-        (Planes::Halves, 3, 3, 2) => by_rule!(rule, 
+        (Planes::Halves, 3, 3, 2) => by_rule!(rule,
             jaq_v7em_halves_s2_narrow2 jaq_v7em_halves_s2_narrow3 jaq_v7em_halves_s2_narrow4 jaq_v7em_halves_s2_narrow8 jaq_v7em_halves_s2_wide),
-        (Planes::Halves, 5, 5, 1) => by_rule!(rule, 
+        (Planes::Halves, 5, 5, 1) => by_rule!(rule,
             jaq_v7em_five_narrow2 jaq_v7em_five_narrow3 jaq_v7em_five_narrow4 jaq_v7em_five_narrow8 jaq_v7em_five_wide),
-        (Planes::Halves, 5, 5, 2) => by_rule!(rule, 
+        (Planes::Halves, 5, 5, 2) => by_rule!(rule,
             jaq_v7em_five_s2_narrow2 jaq_v7em_five_s2_narrow3 jaq_v7em_five_s2_narrow4 jaq_v7em_five_s2_narrow8 jaq_v7em_five_s2_wide),
         _ => None,
     }
 }
 
 global_asm!(
-    env!("JAQ_ASM_CPU"),
+    armv7em_head!("ROW_ROUTINE"),
     r#"
-    .syntax unified
-    .fpu fpv4-sp-d16
-    .thumb
-
     .equ LANE_BYTES, 92
-
-    .macro ROW_ROUTINE name
-    .section .text.\name,"ax",%progbits
-    .p2align 2
-    .global \name
-    .type \name, %function
-    .thumb_func
-    \name:
-    .endm
 
     @ r1-r3: rows; r12: out; base: the lane. s7: end of out; s8, s9: to the next lane's rows and
     @ outputs; s10: bytes of outputs; s11: lane; s12: lanes left.

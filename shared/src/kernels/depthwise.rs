@@ -356,7 +356,7 @@ pub const WORK: [&str; 7] =
 
 /// Counts of [`run`], those of the assembly instruction by instruction.
 pub fn work(layer: &LayerShape) -> Work {
-    let requant = if layer.bits.output == Bits::B8 { Requant::Wide } else { Requant::Narrow };
+    let requant = Requant::usual(layer.bits.output);
     let plan = Plan::new(layer, Planes::of(layer, requant));
     let window = layer.op.window();
     let (input, output) = (layer.input_format(), layer.output_format());

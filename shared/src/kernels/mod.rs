@@ -28,6 +28,9 @@
 //! relies on. Must not know: schedules, arenas, files, boards.
 
 #[cfg(jaq_armv7em)]
+#[macro_use]
+mod armv7em_head;
+#[cfg(jaq_armv7em)]
 mod armv7em;
 #[cfg(jaq_armv7em)]
 mod armv7em_linear;

@@ -8,9 +8,9 @@
 use crate::format::{Bits, Requant};
 
 /// Right shift of [`Requant::Narrow`], of the residual sum and of the average.
-pub const NARROW_SHIFT: u32 = 18;
+pub const NARROW_SHIFT: u32 = Requant::NARROW_SHIFT;
 /// Right shift of [`Requant::Wide`].
-pub const WIDE_SHIFT: u32 = 22;
+pub const WIDE_SHIFT: u32 = Requant::WIDE_SHIFT;
 /// What the packed kernels multiply `M` by in the tables of [`Requant::Wide`], so that the result
 /// is the upper word of a 32 x 32 bit product: `2^(32 - WIDE_SHIFT)`.
 pub const WIDE_UPPER: u32 = 32 - WIDE_SHIFT;

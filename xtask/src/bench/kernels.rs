@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use jaq_deploy::link::Session;
 use jaq_deploy::oracle;
@@ -15,7 +15,7 @@ use jaq_shared::kernels::{KernelId, candidates};
 use jaq_shared::runtime;
 use serde::Serialize;
 
-use super::{Core, npz};
+use super::{Core, conclude, npz};
 
 /// What a layer may cost on some cores, in instructions per MAC by widths.
 struct Limits {
@@ -139,14 +139,7 @@ impl Kernels {
             }
             session.bye()?;
         }
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&runs)?);
-        }
-        let wrong = runs.iter().filter(|run| !run.exact).count();
-        if wrong > 0 {
-            bail!("{wrong} of {} outputs differ from the oracle's", runs.len());
-        }
-        Ok(())
+        conclude(&runs, self.json, |run| run.exact)
     }
 
     /// What to measure on `core`.
@@ -184,7 +177,7 @@ impl Kernels {
     }
 
     fn measure(&self, session: &mut Session, core: Core, layer: &LayerShape) -> Result<Run> {
-        let requant = if layer.bits.output == Bits::B8 { Requant::Wide } else { Requant::Narrow };
+        let requant = Requant::usual(layer.bits.output);
         let kernel: KernelId =
             candidates(layer, requant, core.isa()?).next().context("no kernel runs it")?;
         let single = Single::new(layer, requant, self.seed);

@@ -10,11 +10,12 @@ mod train;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Subcommand, ValueEnum};
 use jaq_deploy::firmware;
 use jaq_deploy::link::{self, Session};
 use jaq_shared::kernels::Isa;
+use serde::Serialize;
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -39,6 +40,18 @@ impl Bench {
             Bench::Train(train) => train.run(),
         }
     }
+}
+
+/// Prints the runs as JSON if that is asked for; an error if the output of one was wrong.
+fn conclude<R: Serialize>(runs: &[R], json: bool, exact: impl Fn(&R) -> bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(runs)?);
+    }
+    let wrong = runs.iter().filter(|run| !exact(run)).count();
+    if wrong > 0 {
+        bail!("{wrong} of {} outputs differ from the oracle's", runs.len());
+    }
+    Ok(())
 }
 
 /// An emulated core.

@@ -5,18 +5,18 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use jaq_cost::planner;
 use jaq_deploy::export::{self, Origin};
 use jaq_deploy::validate::{Ask, Device};
 use jaq_deploy::{firmware, link, oracle};
-use jaq_network::{Network, TrainedLayer, TrainedNetwork, reference};
+use jaq_network::{Network, SplitMix64, TrainedLayer, TrainedNetwork, reference};
 use jaq_shared::format::{Bits, LayerBits, Model};
 use jaq_shared::runtime;
 use serde::Serialize;
 
-use super::Core;
+use super::{Core, conclude};
 
 /// Networks, the instructions CMSIS-NN's int8 kernels take for them on a Cortex-M7 (counted on
 /// QEMU), and the limits that follow for W8A8, W4A4 and W2A2 as shares of it.
@@ -176,14 +176,7 @@ impl Networks {
                 }
             }
         }
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&runs)?);
-        }
-        let wrong = runs.iter().filter(|run| !run.exact).count();
-        if wrong > 0 {
-            bail!("{wrong} of {} outputs differ from the oracle's", runs.len());
-        }
-        Ok(())
+        conclude(&runs, self.json, |run| run.exact)
     }
 
     fn measure(&self, core: Core, name: &str, widths: Widths, folder: &Path) -> Result<Run> {
@@ -203,7 +196,7 @@ impl Networks {
         let firmware = firmware::build(core.board(), Some(&model), &elf)?;
         let mut session = link::emulate(&firmware, Duration::from_secs(600))?;
         session.open(&packed.bytes)?;
-        let mut random = Random(self.seed);
+        let mut random = SplitMix64(self.seed);
         let elements = trained.network.input.shape.elements();
         let raw: Vec<u8> = (0..elements).map(|_| random.below(256) as u8).collect();
         let found = session.infer(&raw, Ask::Output)?;
@@ -269,7 +262,7 @@ impl fmt::Display for Run {
 
 /// Random weights, and scales that spread every layer's outputs over its codes.
 fn random_values(network: Network, seed: u64) -> TrainedNetwork {
-    let mut random = Random(seed);
+    let mut random = SplitMix64(seed);
     let tensors = std::iter::once(&network.input).chain(network.layers.iter().map(|l| &l.output));
     // Every tensor's codes stand for 0 to 1.
     let scales = tensors.map(|t| 1.0 / t.bits.max_unsigned() as f32).collect();
@@ -290,16 +283,4 @@ fn random_values(network: Network, seed: u64) -> TrainedNetwork {
         })
         .collect();
     TrainedNetwork { network, scales, layers }
-}
-
-/// SplitMix64: portable, so that a seed means the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) % n
-    }
 }

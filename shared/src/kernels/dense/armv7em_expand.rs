@@ -91,21 +91,8 @@ pub fn sum_halves(words: &[u32]) -> [i32; 4] {
 }
 
 global_asm!(
-    env!("JAQ_ASM_CPU"),
+    armv7em_head!("EXPAND_ROUTINE"),
     r#"
-    .syntax unified
-    .fpu fpv4-sp-d16
-    .thumb
-
-    .macro EXPAND_ROUTINE name
-    .section .text.\name,"ax",%progbits
-    .p2align 2
-    .global \name
-    .type \name, %function
-    .thumb_func
-    \name:
-    .endm
-
     @ r0: rows, kept in s0; r1: offset; r2: fours left; r3: out; r4-r9: words of the
     @ pixels; r10, r11: fields; r12: mask.
     .macro LOAD_4

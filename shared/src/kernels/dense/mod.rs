@@ -423,6 +423,6 @@ fn compose(
 
 /// Counts of [`run`].
 pub fn work(layer: &LayerShape) -> Work {
-    let requant = if layer.bits.output == Bits::B8 { Requant::Wide } else { Requant::Narrow };
+    let requant = Requant::usual(layer.bits.output);
     count::work(layer, &Plan::new(layer), store(requant, layer.bits.output))
 }

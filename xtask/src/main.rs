@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use jaq_deploy::firmware::{self, Parts, TARGETS};
+use jaq_deploy::firmware::{self, Parts, TARGETS, Transport};
 use libtorch::Libtorch;
 
 /// Project commands of JAQ.
@@ -154,10 +154,17 @@ fn build_firmware() -> Result<()> {
 /// Lints the harness and every board for the board's target.
 fn lint_firmware() -> Result<()> {
     for target in TARGETS {
-        let mut clippy = firmware::cargo(target, "clippy")?;
-        clippy.args(["--release", "--locked", "--package", target.board]);
-        clippy.args(["--package", "jaq-harness", "--", "-D", "warnings"]);
-        run(&mut clippy)?;
+        let usual = target.transport();
+        for transport in [Transport::Emulator, Transport::Probe] {
+            let features = firmware::features(target, transport);
+            if transport != usual && features.is_empty() {
+                continue;
+            }
+            let mut clippy = firmware::cargo(target, "clippy")?;
+            clippy.args(["--release", "--locked", "--package", target.board]).args(features);
+            clippy.args(["--package", "jaq-harness", "--", "-D", "warnings"]);
+            run(&mut clippy)?;
+        }
     }
     Ok(())
 }

@@ -13,7 +13,9 @@ pub mod memory;
 #[cfg(feature = "mps2")]
 pub mod mps2;
 mod once;
-mod register;
+pub mod register;
+#[cfg(feature = "rtt")]
+pub mod rtt;
 mod serve;
 pub mod stack;
 #[cfg(feature = "virt")]

@@ -1,48 +1,13 @@
 //! QEMU's RISC-V machine `virt`: the retired-instruction counter is the clock, a 16550 UART carries
-//! what leaves.
+//! what leaves where no debug probe does.
 //!
 //! With `-icount shift=7` QEMU's `minstret` runs in nanoseconds of virtual time, 128 an
-//! instruction. UART: National Semiconductor PC16550D, 8.0 (registers).
+//! instruction.
 
-use crate::emulated::Transmitter;
-use crate::register::Register;
+#[cfg(all(feature = "emulated", not(feature = "rtt")))]
+mod uart;
+
 use crate::{Clock, ClockUnit, Rate};
-
-/// The transmitter of the machine's 16550 UART, polled.
-pub struct Uart(());
-
-impl Uart {
-    /// Where QEMU's hw/riscv/virt.c puts it.
-    const BASE: usize = 0x1000_0000;
-    const DATA: usize = 0;
-    const LINE_STATUS: usize = 5;
-    const TX_EMPTY: u8 = 1 << 5;
-    const TX_IDLE: u8 = 1 << 6;
-
-    fn register(offset: usize) -> Register<u8> {
-        // SAFETY: the caller of `new` said that this is the machine.
-        unsafe { Register::at(Self::BASE + offset) }
-    }
-
-    /// The transmitter, which is on after reset.
-    ///
-    /// # Safety
-    /// This must run on the machine `virt`, and nothing else may use the UART.
-    pub unsafe fn new() -> Self {
-        Uart(())
-    }
-}
-
-impl Transmitter for Uart {
-    fn put(bytes: &[u8]) {
-        for byte in bytes {
-            while Self::register(Self::LINE_STATUS).read() & Self::TX_EMPTY == 0 {}
-            Self::register(Self::DATA).write(*byte);
-        }
-        // Until the last byte has left: see `Transmitter::put`.
-        while Self::register(Self::LINE_STATUS).read() & Self::TX_IDLE == 0 {}
-    }
-}
 
 /// The core's count of retired instructions.
 pub struct Retired;
@@ -55,6 +20,24 @@ impl Clock for Retired {
     }
 }
 
+/// Serves the machine.
+///
+/// # Safety
+/// This must run on the machine `virt`, and nothing else may use its UART.
+pub unsafe fn run(name: &'static str, build: &'static str, model: Option<&'static [u8]>) -> ! {
+    #[cfg(feature = "rtt")]
+    crate::rtt::run(name, build, model, Retired);
+    #[cfg(all(feature = "emulated", not(feature = "rtt")))]
+    crate::emulated::run(
+        name,
+        build,
+        model,
+        // SAFETY: as the caller says.
+        unsafe { uart::Uart::new() },
+        Retired,
+    )
+}
+
 /// The entry point of the machine's firmware. The crate has included its `board.rs`.
 #[macro_export]
 macro_rules! virt_main {
@@ -64,8 +47,7 @@ macro_rules! virt_main {
         fn main() -> ! {
             $crate::stack::paint();
             // SAFETY: this firmware is linked for the machine; this is the UART's only user.
-            let uart = unsafe { $crate::virt::Uart::new() };
-            $crate::emulated::run(NAME, BUILD, MODEL, uart, $crate::virt::Retired)
+            unsafe { $crate::virt::run(NAME, BUILD, MODEL) }
         }
     };
 }

@@ -48,6 +48,22 @@ const fn emulated(
     Target { board, triple, machine: Some(machine), isa }
 }
 
+/// How a firmware reaches the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// By the emulator's own means: semihosting and a UART.
+    Emulator,
+    /// Through a debug probe (RTT).
+    Probe,
+}
+
+impl Target {
+    /// What reaches the board if nothing else is asked for.
+    pub fn transport(&self) -> Transport {
+        if self.machine.is_some() { Transport::Emulator } else { Transport::Probe }
+    }
+}
+
 /// Looks a board up in [`TARGETS`].
 pub fn target(board: &str) -> Result<&'static Target, BuildError> {
     TARGETS.iter().find(|target| target.board == board).ok_or_else(|| BuildError::Unknown {
@@ -217,18 +233,36 @@ pub fn cargo(target: &Target, command: &str) -> Result<Command, BuildError> {
 /// Builds the firmware of `board`, with the packed model at `model` in it if one is given, and
 /// puts the linked file at `elf`. Of the kernels, a model links those it runs.
 pub fn build(board: &str, model: Option<&Path>, elf: &Path) -> Result<Firmware, BuildError> {
+    build_for(target(board)?.transport(), board, model, elf)
+}
+
+/// As [`build`], for another way to the host than the board's usual one.
+pub fn build_for(
+    transport: Transport,
+    board: &str,
+    model: Option<&Path>,
+    elf: &Path,
+) -> Result<Firmware, BuildError> {
     let target = target(board)?;
-    let (bytes, build) = compile(target, board, model)?;
+    let (bytes, build) = compile(target, board, features(target, transport), model)?;
     let parts = parts(&bytes)
         .map_err(|error| BuildError::Elf { path: elf.to_owned(), reason: error.to_string() })?;
     jaq_network::write_whole(elf, &bytes).map_err(io_error("cannot write", elf))?;
     Ok(Firmware { elf: elf.to_owned(), target, build, parts })
 }
 
+/// The features of a board's crate that choose its way to the host.
+pub fn features(target: &Target, transport: Transport) -> &'static [&'static str] {
+    match (target.transport(), transport) {
+        (Transport::Emulator, Transport::Probe) => &["--no-default-features", "--features", "rtt"],
+        _ => &[],
+    }
+}
+
 /// Sizes of the least that a product for the board's core links: a model (every kernel without
 /// one), its kernels and the runtime. Such a program cannot panic: else it does not link.
 pub fn product(target: &'static Target, model: Option<&Path>) -> Result<Parts, BuildError> {
-    let (bytes, _) = compile(target, "product", model)?;
+    let (bytes, _) = compile(target, "product", &[], model)?;
     parts(&bytes)
         .map_err(|error| BuildError::Elf { path: "product".into(), reason: error.to_string() })
 }
@@ -237,6 +271,7 @@ pub fn product(target: &'static Target, model: Option<&Path>) -> Result<Parts, B
 fn compile(
     target: &'static Target,
     package: &str,
+    features: &[&str],
     model: Option<&Path>,
 ) -> Result<(Vec<u8>, String), BuildError> {
     let model = match model {
@@ -258,6 +293,7 @@ fn compile(
 
     let mut command = cargo(target, "build")?;
     command.args(["--release", "--locked", "--package", package, "--message-format", "short"]);
+    command.args(features);
     command.env("JAQ_BUILD_ID", &build);
     match &model {
         Some((path, _, kernels)) => command.env("JAQ_MODEL", path).env("JAQ_KERNELS", kernels),
@@ -292,8 +328,16 @@ fn linked_kernels(model: &[u8]) -> Result<String, LoadError> {
 
 /// Builds the firmware of `board` that takes its model over the link, in the build folder.
 pub fn build_open(board: &str) -> Result<Firmware, BuildError> {
-    let path = folder()?.join("target").join(format!("{}-open.elf", target(board)?.board));
-    build(board, None, &path)
+    build_open_for(target(board)?.transport(), board)
+}
+
+/// As [`build_open`], for another way to the host than the board's usual one.
+pub fn build_open_for(transport: Transport, board: &str) -> Result<Firmware, BuildError> {
+    let name = match transport {
+        Transport::Emulator => format!("{board}-open.elf"),
+        Transport::Probe => format!("{board}-open-rtt.elf"),
+    };
+    build_for(transport, board, None, &folder()?.join("target").join(name))
 }
 
 /// Sizes by part of a linked firmware.

@@ -20,7 +20,7 @@ use crate::objective::{CostWeights, Objective, Probabilities};
 use crate::ops::Backend;
 use crate::ops::candle::Candle;
 use crate::optim::{Optimizer, Rule, Schedule, clip};
-use crate::retrain::{Control, Recent, TrainError, on_threads, right};
+use crate::retrain::{Control, Recent, TrainError, fingerprint, on_threads, right};
 use crate::rng::{Purpose, Rng};
 use crate::space::{Choice, Space};
 use crate::supernet::{Pass, Supernet};
@@ -130,6 +130,8 @@ pub struct Found {
     pub demand: Demand,
     /// Weights it inherits, by layer name.
     pub values: Values,
+    /// All values of the supernet.
+    pub supernet: Values,
     /// What the search believed in the end.
     pub probabilities: Probabilities,
 }
@@ -155,13 +157,26 @@ pub fn search<M: CostModel + Sync>(
     config: &SearchConfig,
     control: Control<'_, SearchProgress>,
 ) -> Result<Found, SearchError> {
+    search_from(space, data, model, limits, config, Begin::Fresh, control)
+}
+
+/// [`search`] that goes on from what was trained before.
+pub fn search_from<M: CostModel + Sync>(
+    space: &Space,
+    data: &Dataset,
+    model: &M,
+    limits: &Limits,
+    config: &SearchConfig,
+    begin: Begin<'_>,
+    control: Control<'_, SearchProgress>,
+) -> Result<Found, SearchError> {
     let objective = Objective::new(space, model, limits, config.cost)?;
     let discretizer = Discretizer::new(space, model, &objective, limits);
     discretizer.check()?;
-    let trained = on_threads(config.threads, || {
-        train(&Candle, space, data, &objective, limits, config, control)
-    })??;
-    let (probabilities, supernet) = trained;
+    let task = Task { objective: Some(&objective), limits, begin, warm_up_only: false };
+    let trained =
+        on_threads(config.threads, || train(&Candle, space, data, task, config, control))??;
+    let (probabilities, supernet) = (trained.probabilities, trained.state.values);
     let priced = discretizer.choose(&probabilities)?;
     let values = on_threads(config.threads, || {
         let net = Supernet::new(&Candle, space, config.seed);
@@ -174,8 +189,61 @@ pub fn search<M: CostModel + Sync>(
         cost: priced.cost,
         demand: priced.demand,
         values,
+        supernet,
         probabilities,
     })
+}
+
+/// What a supernet's training goes on from.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Begin<'a> {
+    /// Fresh weights.
+    #[default]
+    Fresh,
+    /// The end of a warm-up with the same settings ([`crate::baselines::warm_up`]); what the
+    /// supernet has in another shape, because its space has other widths, starts fresh.
+    Warm(&'a Checkpoint),
+    /// The values of a network by layer name, as [`Found::values`], that has this place in the
+    /// space.
+    Network(&'a Choice, &'a Values),
+}
+
+impl Begin<'_> {
+    /// For checkpoints: a resumed training must have begun from the same.
+    fn fingerprint(&self) -> Option<u64> {
+        match self {
+            Begin::Fresh => None,
+            Begin::Warm(state) => Some(fingerprint([Some(&state.values), None])),
+            Begin::Network(_, values) => Some(fingerprint([Some(values), None])),
+        }
+    }
+}
+
+/// What a supernet is trained for.
+pub(crate) struct Task<'a> {
+    /// Guides operators and widths; without it they stay even.
+    pub objective: Option<&'a Objective>,
+    /// What the objective was made for.
+    pub limits: &'a Limits,
+    /// Where it starts.
+    pub begin: Begin<'a>,
+    /// Whether it ends with the warm-up.
+    pub warm_up_only: bool,
+}
+
+/// A trained supernet.
+pub(crate) struct Trained {
+    pub probabilities: Probabilities,
+    pub state: Checkpoint,
+}
+
+/// The two halves of the training images: for weights, for the architecture.
+pub(crate) fn halves(data: &Dataset, config: &SearchConfig) -> (Vec<u32>, Vec<u32>) {
+    let mut all: Vec<u32> = (0..data.train.len() as u32).collect();
+    Rng::at(config.seed, Purpose::Order, u64::MAX).shuffle(&mut all);
+    all.truncate(config.images.unwrap_or(all.len()));
+    let architecture = all.split_off(all.len() / 2);
+    (all, architecture)
 }
 
 /// What a checkpoint must agree in.
@@ -187,21 +255,19 @@ struct Settings<'a> {
     limits: &'a Limits,
     references: Vec<f64>,
     config: &'a SearchConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begun: Option<u64>,
 }
 
-fn train<B: Backend>(
+pub(crate) fn train<B: Backend>(
     b: &B,
     space: &Space,
     data: &Dataset,
-    objective: &Objective,
-    limits: &Limits,
+    task: Task<'_>,
     config: &SearchConfig,
     control: Control<'_, SearchProgress>,
-) -> Result<(Probabilities, Values), TrainError> {
-    let mut all: Vec<u32> = (0..data.train.len() as u32).collect();
-    Rng::at(config.seed, Purpose::Order, u64::MAX).shuffle(&mut all);
-    all.truncate(config.images.unwrap_or(all.len()));
-    let (for_weights, for_architecture) = all.split_at(all.len() / 2);
+) -> Result<Trained, TrainError> {
+    let (for_weights, for_architecture) = halves(data, config);
     let batches = |of: &[u32], epoch| {
         let (split, augment, seed) = (&data.train, config.augment, config.seed);
         let size = config.batch.max(1);
@@ -209,7 +275,7 @@ fn train<B: Backend>(
     };
     // Epochs of the two halves are numbered apart, so that they are altered differently.
     let epochs =
-        |epoch: u64| (batches(for_weights, 2 * epoch), batches(for_architecture, 2 * epoch + 1));
+        |epoch: u64| (batches(&for_weights, 2 * epoch), batches(&for_architecture, 2 * epoch + 1));
     let per_epoch = epochs(0).0.len() as u64;
     if config.batch < 2 || per_epoch == 0 {
         let reason = format!("must be 2 to {} (half of the training images)", for_weights.len());
@@ -220,13 +286,16 @@ fn train<B: Backend>(
     }
     let warmup = per_epoch * config.warmup_epochs;
     let steps = warmup + per_epoch * config.epochs;
+    let end = if task.warm_up_only { warmup } else { steps };
+    let references = |o: &Objective| o.terms.iter().map(|t| t.reference).collect();
     let settings = Settings {
         space: &space.name,
         genes: space.genes.len(),
         data: &data.name,
-        limits,
-        references: objective.terms.iter().map(|t| t.reference).collect(),
+        limits: task.limits,
+        references: task.objective.map(references).unwrap_or_default(),
         config,
+        begun: task.begin.fingerprint(),
     };
     let file = control.folder.map(|folder| folder.join("checkpoint.safetensors"));
     let found = match &file {
@@ -252,6 +321,17 @@ fn train<B: Backend>(
         }
         architecture.state = checkpoint.optimizers.pop().unwrap_or_default();
         weights.state = checkpoint.optimizers.pop().unwrap_or_default();
+    } else {
+        match task.begin {
+            Begin::Fresh => {}
+            Begin::Warm(state) => {
+                let taken = net.adopt(b, &state.values);
+                checkpoint.step = state.step;
+                weights.state = state.optimizers.first().cloned().unwrap_or_default();
+                weights.state.retain(|name, _| taken.contains(name));
+            }
+            Begin::Network(choice, values) => net.place(b, choice, values),
+        }
     }
     let weight_parameters = net.weights();
     let weight_vars: Vec<B::Var> = weight_parameters.iter().map(|p| p.var.clone()).collect();
@@ -266,7 +346,7 @@ fn train<B: Backend>(
 
     let mut seen = Recent::new();
     let mut epoch = epochs(checkpoint.step / per_epoch);
-    for (done, step) in (checkpoint.step..steps).enumerate() {
+    for (done, step) in (checkpoint.step..end).enumerate() {
         if control.stop_after.is_some_and(|stop| done as u64 >= stop) {
             return Err(TrainError::Stopped { step });
         }
@@ -307,7 +387,7 @@ fn train<B: Backend>(
         weights.step(b, &weight_parameters, &grads, rate);
         seen.add(f64::from(value), right, labels.len());
 
-        if searching {
+        if let (true, Some(objective)) = (searching, task.objective) {
             let mut rng = Rng::at(config.seed, Purpose::Architecture, step);
             let mut path = net.draw(b, &mut rng, true, temperature);
             path.channels = marks;
@@ -322,18 +402,19 @@ fn train<B: Backend>(
             architecture.step(b, &parameters, &grads, config.architecture_rate);
         }
 
-        if (step + 1) % per_epoch.min(20) == 0 || step + 1 == steps {
-            let trained = seen.report(step + 1, steps);
+        if (step + 1) % per_epoch.min(20) == 0 || step + 1 == end {
+            let trained = seen.report(step + 1, end);
             let p = net.probabilities(b);
-            let evaluation = objective.evaluate(space, &p);
+            let figures = task.objective.map(|o| o.evaluate(space, &p).figures).unwrap_or_default();
+            let figure = |index: usize| figures.get(index).copied().unwrap_or(0.0);
             let report = SearchProgress {
                 step: trained.step,
-                steps,
+                steps: end,
                 warmup: !searching,
                 loss: trained.loss,
                 accuracy: trained.accuracy,
-                work: evaluation.figures[0],
-                flash_bytes: evaluation.figures[1],
+                work: figure(0),
+                flash_bytes: figure(1),
                 entropy: entropy(&p),
                 images_per_second: trained.images_per_second,
             };
@@ -350,7 +431,10 @@ fn train<B: Backend>(
             checkpoint.save(file, &settings)?;
         }
     }
-    Ok((net.probabilities(b), net.values(b)))
+    checkpoint.step = end;
+    checkpoint.values = net.values(b);
+    checkpoint.remember(&[&weights, &architecture]);
+    Ok(Trained { probabilities: net.probabilities(b), state: checkpoint })
 }
 
 /// The objective's cost terms as a tensor whose gradients reach the architecture's logits.

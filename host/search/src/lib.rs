@@ -1,5 +1,6 @@
 //! Data sets, quantizers, CSQ, supernet, co-search and retraining of JAQ.
 
+pub mod baselines;
 pub mod checkpoint;
 pub mod cosearch;
 pub mod csq;
@@ -12,5 +13,6 @@ pub mod quant;
 pub mod retrain;
 pub mod rng;
 pub mod space;
+pub mod statistics;
 pub mod subnet;
 pub mod supernet;

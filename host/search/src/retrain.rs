@@ -457,7 +457,7 @@ fn own((name, values): (&String, &Vec<f32>)) -> (String, Vec<f32>) {
 }
 
 /// FNV-1a over what a run starts from.
-fn fingerprint(parts: [Option<&Values>; 2]) -> u64 {
+pub(crate) fn fingerprint(parts: [Option<&Values>; 2]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for (name, values) in parts.into_iter().flatten().flatten() {
         let words = values.iter().flat_map(|v| v.to_le_bytes());

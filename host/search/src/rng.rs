@@ -22,6 +22,10 @@ pub enum Purpose {
     Architecture = 5,
     /// Channels quantized at random.
     Channels = 6,
+    /// Networks drawn by random search and evolution.
+    Trials = 7,
+    /// Samples drawn again from samples.
+    Bootstrap = 8,
 }
 
 /// A stream of random numbers.

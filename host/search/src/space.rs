@@ -10,6 +10,7 @@
 //! Must not know: probabilities, training, costs.
 
 mod operator;
+mod restrict;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -309,7 +310,9 @@ impl Space {
             // Every section's output has the same options.
             Some(before) => {
                 let layers = self.sections[before].operators.iter().find_map(|(_, l)| l.last());
-                layers.map_or(&[], |layer| &self.genes[layer.activation].options)
+                // A section that is skipped for sure hands on its input.
+                let own = |layer: &Template| &self.genes[layer.activation].options[..];
+                layers.map_or_else(|| self.input_widths(before), own)
             }
         }
     }

@@ -9,7 +9,7 @@
 //!
 //! Must not know: data sets, costs, schedules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use jaq_network::{Op, Window};
@@ -158,6 +158,39 @@ impl<'a, B: Backend> Supernet<'a, B> {
             let found = found.filter(|v| v.len() == backend.var_to_vec(&p.var).len());
             found.map(|v| backend.assign(&p.var, v)).is_some()
         })
+    }
+
+    /// Takes over the weights that [`Supernet::values`] of a supernet gave which may have other
+    /// widths: what has its name and its length. Says which.
+    pub fn adopt(&self, backend: &B, values: &Values) -> BTreeSet<String> {
+        let mut taken = BTreeSet::new();
+        for p in self.weights() {
+            let fits = |v: &&Vec<f32>| v.len() == backend.var_to_vec(&p.var).len();
+            if let Some(found) = values.get(&p.name).filter(fits) {
+                backend.assign(&p.var, found);
+                taken.insert(p.name);
+            }
+        }
+        taken
+    }
+
+    /// The inverse of [`Supernet::inherit`]: puts a network's values where it has its place. What
+    /// it shares with larger layers is left alone.
+    pub fn place(&self, backend: &B, choice: &Choice, values: &Values) {
+        for (s, o) in choice.operators.iter().enumerate() {
+            let section = &self.space.sections[s];
+            for layer in &section.operators[*o].1 {
+                let (gamma, beta) = norm_names(self.space, s, *o, layer);
+                let weight = format!("{}.weight", layer.shared);
+                for (to, part) in [(weight, "weight"), (gamma, "gamma"), (beta, "beta")] {
+                    let from = values.get(&format!("{}.{}.{part}", section.name, layer.role));
+                    let (Some(shared), Some(from)) = (self.shared.get(&to), from) else { continue };
+                    if shared.shape.iter().product::<usize>() == from.len() {
+                        backend.assign(&shared.var, from);
+                    }
+                }
+            }
+        }
     }
 
     /// Softmax of the logits, as leaves that gradients flow to: operators, then widths.
@@ -389,6 +422,28 @@ impl<'a, B: Backend> Supernet<'a, B> {
                         values.insert(format!("{name}.{to}"), backend.var_to_vec(&shared.var));
                     }
                 }
+            }
+        }
+        values
+    }
+
+    /// [`Supernet::inherit`] with the steps that the supernet learned for the chosen widths: the
+    /// network as the supernet sees it.
+    pub fn inherit_steps(&self, backend: &B, choice: &Choice) -> Values {
+        let mut values = self.inherit(backend, choice);
+        for (section, o) in self.space.sections.iter().zip(&choice.operators) {
+            for layer in &section.operators[*o].1 {
+                let name = format!("{}.{}", section.name, layer.role);
+                let all = |step: &str| backend.var_to_vec(&self.shared[step].var);
+                let gene = &self.space.genes[layer.activation].name;
+                let output = all(&format!("{gene}.step"))[choice.widths[layer.activation]];
+                values.insert(format!("{name}.output.step"), vec![output]);
+                let Some(gene) = layer.weight else { continue };
+                let shared = format!("{}.weight.step", layer.shared);
+                let row = self.shared[&shared].shape[1];
+                let from = choice.widths[gene] * row;
+                let steps = all(&shared)[from..from + usize::from(layer.output.c)].to_vec();
+                values.insert(format!("{name}.weight.step"), steps);
             }
         }
         values

@@ -13,7 +13,7 @@ use postcard::ser_flavors::{Cobs, Slice, crc::CrcModifier};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages in this file; host and device must agree on it.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Most bytes of a model, an input or an output in one message.
 pub const CHUNK: usize = 2048;
 /// Most bytes of a message: a chunk and what surrounds it.
@@ -42,7 +42,13 @@ pub enum Request<'a> {
         /// Length of the model that was written; 0 for the one built into the firmware.
         bytes: u32,
     },
-    /// Run the current model on the input that was written. Answered by [`Response::Done`].
+    /// Take an input that is built into the firmware. Answered by [`Response::Accepted`].
+    Input {
+        /// Its number among those built in, counted by the current model's input length.
+        index: u32,
+    },
+    /// Run the current model on the input that was written or taken. Answered by
+    /// [`Response::Done`].
     Infer {
         /// What to tell of every layer.
         detail: Detail,
@@ -92,15 +98,16 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// A span of `ticks` in units, rounded to the nearest.
+    /// A span of `ticks` in units, rounded to the nearest; the largest number if it is beyond.
     ///
     /// Exact where a tick is the shorter one: a span is read to less than a tick, and that is less
     /// than half a unit if `num / den` is below 1/2. Sums of spans stay exact only if every span is
     /// rounded by itself.
-    pub fn units(&self, ticks: u32) -> u64 {
-        // At most (2^32 - 1)^2 + 2^31: fits.
-        let den = u64::from(self.den.max(1));
-        (u64::from(ticks) * u64::from(self.num) + den / 2) / den
+    pub fn units(&self, ticks: u64) -> u64 {
+        let (num, den) = (u64::from(self.num), u64::from(self.den.max(1)));
+        // The rest is below 2^32, and so is `num`: their product and half of `den` fit.
+        let rest = (ticks % den * num + den / 2) / den;
+        (ticks / den).saturating_mul(num).saturating_add(rest)
     }
 }
 
@@ -119,8 +126,12 @@ pub struct Hello<'a> {
     pub build: &'a str,
     /// What it counts, and to what resolution.
     pub rate: Rate,
+    /// Units that timing adds to the count of every layer: one reading of the clock.
+    pub overhead: u32,
     /// Length of the model built in; 0 where the firmware waits for one.
     pub embedded: u32,
+    /// Bytes of the inputs built in; 0 where every input comes over the link.
+    pub inputs: u32,
     /// Largest model it takes over the link, in bytes.
     pub capacity: u32,
     /// RAM for arena and input together, in bytes.
@@ -147,7 +158,7 @@ pub struct Stats {
     pub stack_bytes: u32,
     /// RAM the stack may take.
     pub stack_capacity: u32,
-    /// Arena of the current model; 0 without one.
+    /// Arena of the current model as planned; 0 without one.
     pub arena_bytes: u32,
     /// Frames that arrived damaged.
     pub damaged_frames: u32,
@@ -182,6 +193,10 @@ pub enum Response<'a> {
     Done {
         /// Units of the whole inference, what was spent on reporting layers left out.
         count: u64,
+        /// Deepest stack since the start, from the paint that was overwritten.
+        stack_bytes: u32,
+        /// High-water mark of the arena in this inference, from its paint.
+        arena_bytes: u32,
     },
     /// See [`Stats`].
     Stats(Stats),
@@ -368,8 +383,11 @@ mod tests {
             [rate.units(0), rate.units(32), rate.units(33), rate.units(34)],
             [0, 10, 10, 11]
         );
-        let long = Rate { den: 0, num: u32::MAX, ..rate }.units(u32::MAX);
+        let long = Rate { den: 0, num: u32::MAX, ..rate }.units(u64::from(u32::MAX));
         assert_eq!(long, u64::from(u32::MAX).pow(2));
+        // Beyond 32 bits of ticks, and beyond 64 bits of units.
+        assert_eq!(rate.units(128 << 30), 40 << 30);
+        assert_eq!(Rate { den: 1, ..rate }.units(u64::MAX), u64::MAX);
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use jaq_deploy::engine::Engine;
-use jaq_deploy::firmware::{self, Firmware, TARGETS};
+use jaq_deploy::firmware::{self, Firmware, TARGETS, Transport};
 use jaq_deploy::link::qemu::Qemu;
 use jaq_deploy::link::replay::{Recorder, Replay};
 use jaq_deploy::link::{self, Expected, LinkError, Session, TIMEOUT, Wire};
@@ -85,6 +85,9 @@ fn models_over_the_link_equal_the_host() {
             }
             let stats = session.stats().unwrap();
             assert_eq!(stats.arena_bytes as usize, engine.model().arena_words() * 4);
+            // What the inference touched ends where the plan does, padding and scratch left out.
+            let touched = session.infer(&image(&trained, seed), Ask::Output).unwrap().arena_bytes;
+            assert!(touched > stats.arena_bytes / 2 && touched <= stats.arena_bytes, "{touched}");
             assert_eq!(stats.damaged_frames, 0);
         }
     }
@@ -114,6 +117,47 @@ fn counts_are_exact_and_do_not_depend_on_what_is_asked() {
     let apart = plain.total.abs_diff(first.total);
     // A handful of instructions a layer: the call that reports it.
     assert!(apart <= 30 * first.layers.len() as u64, "{} and {}", plain.total, first.total);
+}
+
+#[test]
+fn inputs_may_be_built_in() {
+    if !available("inputs_may_be_built_in") {
+        return;
+    }
+    let trained = network(9);
+    let (file, _) = packed_for(&trained, Isa::Armv7em);
+    let inputs: Vec<_> = (0..3).map(|seed| image(&trained, seed)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.jaq");
+    fs::write(&path, &file).unwrap();
+    let elf = folder.path().join("fw.elf");
+    let plain = firmware::build(BOARD, Some(&path), &elf).unwrap();
+    let built =
+        firmware::build_with(Transport::Emulator, BOARD, Some(&path), &inputs.concat(), &elf)
+            .unwrap();
+    assert_eq!(built.parts.inputs, inputs.concat().len().next_multiple_of(8));
+    // No part of what a product takes: only the identity is longer.
+    assert!(built.parts.flash_bytes().abs_diff(plain.parts.flash_bytes()) < 40);
+    assert_ne!(built.build, plain.build);
+
+    let mut session = link::emulate(&built, TIMEOUT).unwrap();
+    session.open(&file).unwrap();
+    let error = session.built_in(&[1]).unwrap_err().to_string();
+    assert!(error.contains("built-in inputs is"), "{error}");
+    session.built_in(&inputs.concat()).unwrap();
+    let mut engine = Engine::new(&file).unwrap();
+    // The last one is sent.
+    let streamed = image(&trained, 77);
+    for raw in inputs.iter().rev().chain([&streamed]) {
+        let found = session.infer(raw, Ask::Layers).unwrap();
+        assert_eq!(found.output, engine.infer(raw).unwrap());
+        assert!(found.stack_bytes >= 200 && found.arena_bytes > 0);
+        // One reading of the clock is nothing beside a layer.
+        let overhead = u64::from(session.identity().overhead);
+        assert!((1..40).contains(&overhead), "{overhead}");
+        assert!(found.layers.iter().all(|count| *count > 20 * overhead));
+    }
+    session.bye().unwrap();
 }
 
 #[test]

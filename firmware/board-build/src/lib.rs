@@ -37,15 +37,18 @@ fn build(linker_scripts: &[&'static str]) {
     println!("cargo::rerun-if-env-changed=JAQ_BUILD_ID");
     println!("cargo::rerun-if-env-changed=JAQ_MODEL");
     let build = env::var("JAQ_BUILD_ID").unwrap_or_else(|_| "unnamed".to_owned());
-    let model = match env::var("JAQ_MODEL") {
-        Ok(path) if !path.is_empty() => {
-            println!("cargo::rerun-if-changed={path}");
-            let bytes = fs::read(&path).unwrap_or_else(|error| panic!("JAQ_MODEL={path}: {error}"));
-            write(&out.join("model.jaq"), &bytes);
-            model(bytes.len())
+    println!("cargo::rerun-if-env-changed=JAQ_INPUTS");
+    let mut model = match built_in("JAQ_MODEL", &out.join("model.jaq")) {
+        Some(len) => {
+            section("FILE", ".model", len, "model.jaq")
+                + "/// The model that is built in.\nconst MODEL: Option<&[u8]> = Some(&FILE.0);\n"
         }
-        _ => "/// No model is built in.\nconst MODEL: Option<&[u8]> = None;\n".to_owned(),
+        None => "/// No model is built in.\nconst MODEL: Option<&[u8]> = None;\n".to_owned(),
     };
+    if let Some(len) = built_in("JAQ_INPUTS", &out.join("inputs.bin")) {
+        // The harness finds them by the section.
+        model += &section("INPUTS", ".inputs", len, "inputs.bin");
+    }
     let board = format!(
         "/// Name of the board.\nconst NAME: &str = {:?};\n\
          /// Identity of the build.\nconst BUILD: &str = {build:?};\n{model}",
@@ -54,13 +57,22 @@ fn build(linker_scripts: &[&'static str]) {
     write(&out.join("board.rs"), board.as_bytes());
 }
 
-fn model(len: usize) -> String {
+/// Copies the file that an environment variable names to `copy`: its length, if there is one.
+fn built_in(name: &str, copy: &Path) -> Option<usize> {
+    let path = env::var(name).ok().filter(|path| !path.is_empty())?;
+    println!("cargo::rerun-if-changed={path}");
+    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{name}={path}: {error}"));
+    write(copy, &bytes);
+    Some(bytes.len())
+}
+
+/// A static that holds a file of the output folder in a section of its own.
+fn section(name: &str, section: &str, len: usize, file: &str) -> String {
     format!(
-        "#[repr(C, align(8))]\nstruct Aligned([u8; {len}]);\n\
+        "#[repr(C, align(8))]\n#[allow(non_camel_case_types)]\nstruct {name}Bytes([u8; {len}]);\n\
          // SAFETY: the section holds nothing but this read-only data.\n\
-         #[unsafe(link_section = \".model\")]\n\
-         static FILE: Aligned = Aligned(*include_bytes!(concat!(env!(\"OUT_DIR\"), \"/model.jaq\")));\n\
-         /// The model that is built in.\nconst MODEL: Option<&[u8]> = Some(&FILE.0);\n"
+         #[used]\n#[unsafe(link_section = {section:?})]\n\
+         static {name}: {name}Bytes = {name}Bytes(*include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\")));\n"
     )
 }
 

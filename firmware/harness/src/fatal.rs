@@ -62,7 +62,7 @@ unsafe fn HardFault(frame: &cortex_m_rt::ExceptionFrame) -> ! {
     let (pc, lr) = (frame.pc(), frame.lr());
     let _ = write!(text, "hard fault at pc {pc:#010x}, lr {lr:#010x}");
     // Armv6-M has no fault status.
-    #[cfg(jaq_fault_status)]
+    #[cfg(jaq_mainline)]
     {
         use cortex_m::peripheral::SCB;
         // SAFETY: reading a status register has no side effect, and nothing else runs any more.

@@ -6,6 +6,7 @@
 //! Must not know the host. A board crate holds the entry point, the memory map and nothing else.
 #![no_std]
 
+pub mod clock;
 #[cfg(feature = "emulated")]
 pub mod emulated;
 pub mod fatal;
@@ -44,8 +45,8 @@ pub trait Clock {
     /// How long a tick is.
     const RATE: Rate;
 
-    /// Ticks since some moment, wrapping at 2^32.
-    fn now(&mut self) -> u32;
+    /// Ticks since some moment. Counters of fewer bits are extended by whoever implements this.
+    fn now(&mut self) -> u64;
 }
 
 /// What a firmware knows of itself.

@@ -9,6 +9,9 @@ unsafe extern "C" {
     static mut _arena_end: u32;
     static mut _slot_start: u32;
     static mut _slot_end: u32;
+    // Provided by the harness's model.x.
+    static _inputs_start: u8;
+    static _inputs_end: u8;
 }
 
 /// The regions, as words.
@@ -35,6 +38,13 @@ impl Regions {
             }
         }
     }
+}
+
+/// The inputs that are built in, one after the other.
+pub fn inputs() -> &'static [u8] {
+    let (start, end) = (&raw const _inputs_start, &raw const _inputs_end);
+    // SAFETY: the symbols bound a section of flash that nothing writes.
+    unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) }
 }
 
 /// # Safety

@@ -8,11 +8,14 @@
 #[cfg(all(feature = "emulated", not(feature = "rtt")))]
 mod uart;
 
+use crate::clock::Wide;
 use crate::register::Register;
 use crate::{Clock, ClockUnit, Rate};
 
 /// A CMSDK timer at address `BASE` counting at `HZ`.
-pub struct Timer<const BASE: usize, const HZ: u32>(());
+///
+/// It is read at least once in 2^32 ticks: a layer of 1.3 G instructions would be too long.
+pub struct Timer<const BASE: usize, const HZ: u32>(Wide);
 
 impl<const BASE: usize, const HZ: u32> Timer<BASE, HZ> {
     const CTRL: usize = 0x0;
@@ -33,7 +36,7 @@ impl<const BASE: usize, const HZ: u32> Timer<BASE, HZ> {
         Self::register(Self::RELOAD).write(u32::MAX);
         Self::register(Self::VALUE).write(u32::MAX);
         Self::register(Self::CTRL).write(1);
-        Timer(())
+        Timer(Wide::default())
     }
 }
 
@@ -45,9 +48,9 @@ impl<const BASE: usize, const HZ: u32> Clock for Timer<BASE, HZ> {
         Rate { unit: ClockUnit::Instructions, num: nanoseconds, den: 128 }
     };
 
-    fn now(&mut self) -> u32 {
+    fn now(&mut self) -> u64 {
         // It counts down.
-        !Self::register(Self::VALUE).read()
+        self.0.extend(!Self::register(Self::VALUE).read())
     }
 }
 

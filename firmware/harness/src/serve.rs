@@ -13,7 +13,7 @@ use jaq_shared::protocol::{
 use jaq_shared::runtime::{self, Observer};
 
 use crate::once::Once;
-use crate::{Board, Clock, Link, stack};
+use crate::{Board, Clock, Link, memory, stack};
 
 /// Answers requests until the host says [`Request::Bye`].
 pub fn serve<L: Link, C: Clock>(board: Board, link: L, mut clock: C) -> ! {
@@ -32,7 +32,9 @@ pub fn serve<L: Link, C: Clock>(board: Board, link: L, mut clock: C) -> ! {
         board: name,
         build,
         rate: C::RATE,
+        overhead: overhead(&mut clock),
         embedded: embedded.map_or(0, |bytes| bytes.len() as u32),
+        inputs: memory::inputs().len() as u32,
         capacity: size_of_val(slot) as u32,
         arena: size_of_val(arena) as u32,
     };
@@ -45,7 +47,7 @@ pub fn serve<L: Link, C: Clock>(board: Board, link: L, mut clock: C) -> ! {
             Request::Write { area: Area::Model, offset, bytes } => {
                 wire.answer(fill(bytes_of(slot), offset, bytes))
             }
-            Request::Write { .. } | Request::Infer { .. } => {
+            Request::Write { .. } | Request::Input { .. } | Request::Infer { .. } => {
                 wire.error(ErrorCode::State, "no model is open");
             }
             Request::Stats => wire.send(&Response::Stats(stats(0, &inbox))),
@@ -110,6 +112,7 @@ fn with_model(
             Request::Write { area: Area::Input, offset, bytes } => {
                 wire.answer(fill(input, offset, bytes));
             }
+            Request::Input { index } => wire.answer(take(input, index)),
             Request::Infer { detail } => infer(model, input, tensors, detail, wire, clock),
             Request::Stats => wire.send(&Response::Stats(stats(model.info().arena, inbox))),
             _ => return true,
@@ -126,6 +129,8 @@ fn infer(
     wire: &mut Wire<impl Link>,
     clock: &mut impl Clock,
 ) {
+    // Before the clock runs: of the core, this changes what its cache holds and nothing else.
+    tensors.fill(stack::PAINT);
     let mut watch = Watch { clock, wire, detail, last: 0, total: 0 };
     watch.last = watch.clock.now();
     let result = runtime::infer(model, input, tensors, &mut watch);
@@ -137,9 +142,21 @@ fn infer(
             for (index, bytes) in output.chunks(CHUNK).enumerate() {
                 wire.send(&Response::Bytes { offset: (index * CHUNK) as u32, bytes });
             }
-            wire.send(&Response::Done { count });
+            let marked = tensors.iter().rposition(|word| *word != stack::PAINT);
+            let arena_bytes = marked.map_or(0, |last| (last as u32 + 1) * 4);
+            wire.send(&Response::Done { count, stack_bytes: stack::used(), arena_bytes });
         }
     }
+}
+
+/// What timing adds to a layer: of two readings in a row, the second less the first.
+fn overhead<C: Clock>(clock: &mut C) -> u32 {
+    let pair = |_| {
+        let first = clock.now();
+        clock.now().wrapping_sub(first)
+    };
+    // The least of some: a cache warms up, an interrupt may fall between.
+    C::RATE.units((0..8).map(pair).min().unwrap_or(0)) as u32
 }
 
 /// Times the layers; converting and reporting is not counted.
@@ -147,7 +164,7 @@ struct Watch<'a, L: Link, C: Clock> {
     clock: &'a mut C,
     wire: &'a mut Wire<L>,
     detail: Detail,
-    last: u32,
+    last: u64,
     total: u64,
 }
 
@@ -261,6 +278,17 @@ impl Display for TooLarge {
         let TooLarge { needed, words } = self;
         write!(f, "arena and input need {} bytes of RAM, the board has {}", needed * 4, words * 4)
     }
+}
+
+/// Copies input `index` of those built in.
+fn take(area: &mut [u8], index: u32) -> Result<(), OutOfRange> {
+    let inputs = memory::inputs();
+    let size = area.len() as u64;
+    let start = u64::from(index) * size;
+    let range = start as usize..(start + size) as usize;
+    let input = inputs.get(range).ok_or(OutOfRange { end: start + size, size: inputs.len() })?;
+    area.copy_from_slice(input);
+    Ok(())
 }
 
 fn fill(area: &mut [u8], offset: u32, bytes: &[u8]) -> Result<(), OutOfRange> {

@@ -1,7 +1,8 @@
 //! The stack's high-water mark: unused stack is painted once at the start, and the paint that is
 //! gone later tells how deep the stack has been.
 
-const PAINT: u32 = 0xa5c3_5ac3;
+/// What unused memory holds: the stack, and the arena before an inference.
+pub(crate) const PAINT: u32 = 0xa5c3_5ac3;
 
 unsafe extern "C" {
     // Provided by the linker scripts of cortex-m-rt and, for RISC-V, the board; only their addresses mean anything.

@@ -15,8 +15,8 @@ pub struct Retired;
 impl Clock for Retired {
     const RATE: Rate = Rate { unit: ClockUnit::Instructions, num: 1, den: 1 };
 
-    fn now(&mut self) -> u32 {
-        (riscv::register::minstret::read64() >> 7) as u32
+    fn now(&mut self) -> u64 {
+        riscv::register::minstret::read64() >> 7
     }
 }
 

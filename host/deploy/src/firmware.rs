@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jaq_shared::format::{LoadError, Model};
-use jaq_shared::kernels::{self, Isa};
+use jaq_shared::kernels::Isa;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,8 @@ pub struct Parts {
     pub data: usize,
     /// The model that is built in.
     pub model: usize,
+    /// Inputs that are built in; no product has them.
+    pub inputs: usize,
     /// Variables in RAM: no arena, no stack.
     pub variables: usize,
 }
@@ -112,7 +114,7 @@ impl Parts {
         self.code + self.constants + self.data
     }
 
-    /// All of flash.
+    /// All of flash but built-in inputs.
     pub fn flash_bytes(&self) -> usize {
         self.code_bytes() + self.model
     }
@@ -243,8 +245,19 @@ pub fn build_for(
     model: Option<&Path>,
     elf: &Path,
 ) -> Result<Firmware, BuildError> {
+    build_with(transport, board, model, &[], elf)
+}
+
+/// As [`build_for`], with raw inputs in it, one after the other.
+pub fn build_with(
+    transport: Transport,
+    board: &str,
+    model: Option<&Path>,
+    inputs: &[u8],
+    elf: &Path,
+) -> Result<Firmware, BuildError> {
     let target = target(board)?;
-    let (bytes, build) = compile(target, board, features(target, transport), model)?;
+    let (bytes, build) = compile(target, board, features(target, transport), model, inputs)?;
     let parts = parts(&bytes)
         .map_err(|error| BuildError::Elf { path: elf.to_owned(), reason: error.to_string() })?;
     jaq_network::write_whole(elf, &bytes).map_err(io_error("cannot write", elf))?;
@@ -262,7 +275,7 @@ pub fn features(target: &Target, transport: Transport) -> &'static [&'static str
 /// Sizes of the least that a product for the board's core links: a model (every kernel without
 /// one), its kernels and the runtime. Such a program cannot panic: else it does not link.
 pub fn product(target: &'static Target, model: Option<&Path>) -> Result<Parts, BuildError> {
-    let (bytes, _) = compile(target, "product", &[], model)?;
+    let (bytes, _) = compile(target, "product", &[], model, &[])?;
     parts(&bytes)
         .map_err(|error| BuildError::Elf { path: "product".into(), reason: error.to_string() })
 }
@@ -273,6 +286,7 @@ fn compile(
     package: &str,
     features: &[&str],
     model: Option<&Path>,
+    inputs: &[u8],
 ) -> Result<(Vec<u8>, String), BuildError> {
     let model = match model {
         None => None,
@@ -284,12 +298,18 @@ fn compile(
             Some((path, jaq_shared::format::crc32(&[&bytes]), kernels))
         }
     };
-    let content = match &model {
+    let mut content = match &model {
         Some((_, crc, _)) => format!("model-{crc:08x}"),
         None => "open".to_owned(),
     };
-    let registry = kernels::registry_hash();
-    let build = format!("{}-{registry:08x}-{content}", env!("CARGO_PKG_VERSION"));
+    if !inputs.is_empty() {
+        content += &format!("-inputs-{:08x}", jaq_shared::format::crc32(&[inputs]));
+    }
+    if !features.is_empty() {
+        content += "-probe";
+    }
+    let sources = sources(package)?;
+    let build = format!("{}-{sources:08x}-{content}", env!("CARGO_PKG_VERSION"));
 
     let mut command = cargo(target, "build")?;
     command.args(["--release", "--locked", "--package", package, "--message-format", "short"]);
@@ -299,6 +319,16 @@ fn compile(
         Some((path, _, kernels)) => command.env("JAQ_MODEL", path).env("JAQ_KERNELS", kernels),
         None => command.env_remove("JAQ_MODEL").env_remove("JAQ_KERNELS"),
     };
+    // Lives until the build has read it.
+    let folder_of_inputs =
+        tempfile::tempdir().map_err(io_error("cannot create in", &std::env::temp_dir()))?;
+    if inputs.is_empty() {
+        command.env_remove("JAQ_INPUTS");
+    } else {
+        let path = folder_of_inputs.path().join("inputs.bin");
+        fs::write(&path, inputs).map_err(io_error("cannot write", &path))?;
+        command.env("JAQ_INPUTS", path);
+    }
 
     // Cargo's own lock ends before the result is copied.
     let output = folder()?.join("target");
@@ -315,6 +345,39 @@ fn compile(
     let bytes = fs::read(&linked).map_err(io_error("cannot read", &linked))?;
     drop(lock);
     Ok((bytes, build))
+}
+
+/// Checksum of all that a firmware is compiled from beside its model: the sources of its package,
+/// of the harness and the build script, the code shared with the host, the board file and the
+/// versions of every dependency.
+fn sources(package: &str) -> Result<u32, BuildError> {
+    fn walk(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+        if path.is_dir() {
+            for entry in fs::read_dir(path)? {
+                walk(&entry?.path(), found)?;
+            }
+        } else if path.is_file() {
+            found.push(path.to_owned());
+        }
+        Ok(())
+    }
+    let folder = folder()?;
+    let mut files = Vec::new();
+    let parts = [package, "harness", "board-build", "Cargo.toml", "Cargo.lock", ".cargo"];
+    let board = format!("../boards/{package}.toml");
+    for part in parts.into_iter().chain(["../shared/src", "../shared/Cargo.toml", &board]) {
+        let path = folder.join(part);
+        walk(&path, &mut files).map_err(io_error("cannot read", &path))?;
+    }
+    files.sort();
+    let mut pieces = Vec::new();
+    for path in &files {
+        let name = path.strip_prefix(&folder).unwrap_or(path);
+        pieces.push(name.as_os_str().as_encoded_bytes().to_owned());
+        pieces.push(fs::read(path).map_err(io_error("cannot read", path))?);
+    }
+    let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+    Ok(jaq_shared::format::crc32(&pieces))
 }
 
 /// Names of the kernels a packed model runs, sorted.
@@ -352,6 +415,7 @@ pub fn parts(file: &[u8]) -> Result<Parts, object::Error> {
         let size = section.size() as usize;
         let slot = match section.name()? {
             ".model" => &mut parts.model,
+            ".inputs" => &mut parts.inputs,
             ".data" => {
                 parts.variables += size;
                 &mut parts.data
@@ -416,6 +480,13 @@ mod tests {
             let text = fs::read_to_string(&manifest).unwrap();
             assert!(text.contains(&format!("name = \"{}\"", target.board)), "{manifest:?}");
         }
+    }
+
+    #[test]
+    fn a_build_is_named_after_all_its_sources() {
+        let [one, other] = ["mps2-an500", "mps2-an386"].map(|board| sources(board).unwrap());
+        assert_ne!(one, other);
+        assert_eq!(one, sources("mps2-an500").unwrap());
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub struct Inference {
     pub layers: Vec<u64>,
     /// CRC-32 of every layer's output; empty if not asked for.
     pub crcs: Vec<u32>,
+    /// Deepest stack of the device since its start, in bytes.
+    pub stack_bytes: u32,
+    /// High-water mark of the arena in this inference, in bytes.
+    pub arena_bytes: u32,
 }
 
 /// What is asked of a device beside the output.

@@ -21,7 +21,9 @@ const HELLO: Hello<'static> = Hello {
     board: "desk",
     build: "b1",
     rate: Rate { unit: ClockUnit::Cycles, num: 1, den: 2 },
+    overhead: 4,
     embedded: 0,
+    inputs: 0,
     capacity: 4096,
     arena: 4096,
 };
@@ -88,7 +90,7 @@ fn refusal(hello: Hello<'_>) -> String {
 #[test]
 fn whoever_does_not_match_is_refused_with_both_sides_named() {
     for (hello, names) in [
-        (Hello { protocol: VERSION + 7, ..hello() }, ["protocol version", "9", "2"]),
+        (Hello { protocol: VERSION + 7, ..hello() }, ["protocol version", "10", "3"]),
         (Hello { format: 9, ..hello() }, ["model format version", "9", "1"]),
         (Hello { board: "shelf", ..hello() }, ["board", "shelf", "desk"]),
         (Hello { build: "b0", ..hello() }, ["build", "b0", "b1"]),
@@ -160,7 +162,7 @@ fn layer(index: u32) -> Response<'static> {
 }
 
 const OUTPUT: Response<'static> = Response::Bytes { offset: 0, bytes: &[1, 2, 3, 4] };
-const DONE: Response<'static> = Response::Done { count: 40 };
+const DONE: Response<'static> = Response::Done { count: 40, stack_bytes: 900, arena_bytes: 60 };
 
 fn infer(wire: impl Wire + 'static) -> Result<(u64, Vec<u64>, Vec<u8>), LinkError> {
     let expected = Expected { board: "desk".into(), build: None };

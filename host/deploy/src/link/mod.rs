@@ -117,8 +117,12 @@ pub struct Identity {
     pub board: String,
     pub build: String,
     pub rate: Rate,
+    /// Units that timing adds to the count of every layer.
+    pub overhead: u32,
     /// Length of the model built in; 0 without one.
     pub embedded: usize,
+    /// Bytes of the inputs built in.
+    pub inputs: usize,
     /// Largest model it takes over the link, in bytes.
     pub capacity: usize,
     /// RAM for arena and input, in bytes.
@@ -144,6 +148,8 @@ pub struct Session {
     timeout: Duration,
     identity: Identity,
     opened: Option<Opened>,
+    /// What the firmware holds of inputs, as the host built it.
+    inputs: Vec<u8>,
 }
 
 impl Session {
@@ -159,7 +165,9 @@ impl Session {
             board: String::new(),
             build: String::new(),
             rate: Rate { unit: ClockUnit::Cycles, num: 1, den: 1 },
+            overhead: 0,
             embedded: 0,
+            inputs: 0,
             capacity: 0,
             arena: 0,
         };
@@ -170,6 +178,7 @@ impl Session {
             timeout,
             identity,
             opened: None,
+            inputs: Vec::new(),
         };
         // Closes whatever a session before has left on the wire.
         session.write(&[0], "hello")?;
@@ -250,6 +259,32 @@ impl Session {
         }
         self.opened = Some(opened);
         Ok(opened)
+    }
+
+    /// Names the inputs that were built into the firmware, one after the other: these are taken
+    /// there and not sent.
+    pub fn built_in(&mut self, inputs: &[u8]) -> Result<(), LinkError> {
+        if inputs.len() != self.identity.inputs {
+            return Err(LinkError::Mismatch {
+                what: "size of built-in inputs",
+                expected: format!("{} bytes", inputs.len()),
+                found: format!("{} bytes", self.identity.inputs),
+            });
+        }
+        self.inputs = inputs.to_owned();
+        Ok(())
+    }
+
+    /// Puts an input where the next inference reads it.
+    fn bring(&mut self, raw: &[u8]) -> Result<(), LinkError> {
+        let known = self.inputs.chunks_exact(raw.len().max(1)).position(|input| input == raw);
+        match known {
+            Some(index) => {
+                let request = Request::Input { index: index as u32 };
+                self.ask(&request, "an input to be taken", accepted)
+            }
+            None => self.write_area(Area::Input, raw),
+        }
     }
 
     /// What the device knows of its memory.
@@ -380,7 +415,7 @@ impl Device for Session {
                 raw.len()
             )));
         }
-        self.write_area(Area::Input, raw)?;
+        self.bring(raw)?;
         let detail = match ask {
             Ask::Output => Detail::Output,
             Ask::Layers => Detail::Counts,
@@ -405,8 +440,10 @@ impl Device for Session {
                     inference.output.extend_from_slice(bytes);
                     Some(Ok(false))
                 }
-                Ok(Response::Done { count }) => {
+                Ok(Response::Done { count, stack_bytes, arena_bytes }) => {
                     inference.total = count;
+                    inference.stack_bytes = stack_bytes;
+                    inference.arena_bytes = arena_bytes;
                     Some(Ok(true))
                 }
                 _ => None,
@@ -468,7 +505,9 @@ fn check(hello: &Hello<'_>, expected: &Expected) -> Result<Identity, LinkError> 
         board: hello.board.to_owned(),
         build: hello.build.to_owned(),
         rate: hello.rate,
+        overhead: hello.overhead,
         embedded: hello.embedded as usize,
+        inputs: hello.inputs as usize,
         capacity: hello.capacity as usize,
         arena: hello.arena as usize,
     })

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use crate::format::{Model, TensorFormat};
-use crate::kernels::{self, Call};
+use crate::kernels::{self, Call, Work};
 
 /// Watches an inference; every method may stay empty.
 pub trait Observer {
@@ -138,6 +138,16 @@ fn encode(raw: &[u8], format: TensorFormat, mul: i32, add: i32, tensor: &mut [u8
             }
         }
     }
+}
+
+/// How often the parts of encoding a tensor of `format` run: as [`kernels::work`].
+pub fn encode_work(format: TensorFormat) -> Work {
+    let pixels = format.shape.pixels() as u64;
+    Work::new([
+        ("elements", format.shape.elements() as u64),
+        ("bytes", format.bytes() as u64),
+        ("pixels", pixels),
+    ])
 }
 
 /// The codes of a packed tensor in HWC order.

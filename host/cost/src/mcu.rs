@@ -8,9 +8,10 @@ use jaq_network::Network;
 use jaq_shared::format::{LayerShape, TensorFormat};
 use jaq_shared::kernels::{self, Isa, KernelId};
 
-use crate::calibrate::{Subject, features, usual_kernel};
+use crate::calibrate::Subject;
+use crate::corpus::usual_kernel;
 use crate::cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
-use crate::table::{CostTable, ENCODE};
+use crate::table::{CostTable, ENCODE, Predicted, Unit};
 use crate::workload::{NO_KERNEL, Workload};
 use crate::{Mcu, TableError};
 
@@ -51,15 +52,15 @@ impl McuModel {
 
     /// Cost of `layer` on a kernel that is not necessarily the preferred one.
     pub fn layer_on(&self, layer: &LayerShape, kernel: KernelId) -> Result<Cost, ModelError> {
-        let instructions = self.instructions(&Subject::Layer(*layer, kernel))?;
+        let predicted = self.predict(&Subject::Layer(*layer, kernel))?;
         let (m, b) = kernels::table_lengths(layer);
         let packed = kernels::packed_weight_bytes(kernel, layer).next_multiple_of(4);
-        Ok(self.cost(instructions, (packed + 4 * (m + b)) as u64))
+        Ok(self.cost(predicted, (packed + 4 * (m + b)) as u64))
     }
 
     /// Cost of turning raw bytes into the input tensor.
     pub fn encode(&self, input: TensorFormat) -> Result<Cost, ModelError> {
-        Ok(self.cost(self.instructions(&Subject::Encode(input))?, 0))
+        Ok(self.cost(self.predict(&Subject::Encode(input))?, 0))
     }
 
     /// The preferred kernel of every layer.
@@ -67,9 +68,9 @@ impl McuModel {
         network.shapes().iter().map(|layer| self.usual(layer)).collect()
     }
 
-    fn instructions(&self, subject: &Subject) -> Result<f64, TableError> {
-        let (kernel, _, counts) = features(subject, self.isa());
-        self.table.instructions(kernel, &counts)
+    /// What the table says of a subject.
+    pub fn predict(&self, subject: &Subject) -> Result<Predicted, TableError> {
+        self.table.predict(subject.kernel(), &subject.work(self.isa()))
     }
 
     fn usual(&self, layer: &LayerShape) -> Result<KernelId, ModelError> {
@@ -78,16 +79,28 @@ impl McuModel {
         })
     }
 
-    fn cost(&self, instructions: f64, weights_bytes: u64) -> Cost {
-        let cycles = self.board.timing.as_ref().map(|timing| {
-            let [low, high] = timing.cycles_per_instruction;
-            Interval { low, typical: (low * high).sqrt(), high }.scale(instructions)
-        });
+    fn cost(&self, predicted: Predicted, weights_bytes: u64) -> Cost {
+        let timing = self.board.timing.as_ref();
+        let (instructions, cycles) = match self.table.unit {
+            Unit::Instructions => {
+                let cycles = timing.map(|timing| {
+                    let [low, high] = timing.cycles_per_instruction;
+                    Interval { low, typical: (low * high).sqrt(), high }.scale(predicted.counted)
+                });
+                (Some(predicted.counted), cycles)
+            }
+            // Counted on this very core: nothing to guess but what its memory adds.
+            Unit::Cycles => {
+                let states = timing.map_or(0, |timing| timing.flash_wait_states);
+                let waiting = predicted.accesses.unwrap_or(0.0) * f64::from(states);
+                (None, Some(Interval::exact(predicted.counted + waiting)))
+            }
+        };
         let clock = self.board.timing.as_ref().map(|timing| timing.clock_hz);
         let pj = self.board.energy.as_ref().map(|energy| energy.pj_per_cycle);
         let typical = cycles.map(|cycles| cycles.typical);
         Cost {
-            instructions: Some(instructions),
+            instructions,
             cycles,
             latency_s: typical.zip(clock).map(|(cycles, hz)| cycles / hz),
             energy_pj: typical.zip(pj).map(|(cycles, pj)| cycles * pj),
@@ -135,7 +148,8 @@ impl CostModel for McuModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibrate::{Measurement, corpus, fit_table};
+    use crate::calibrate::{Measurement, fit_table};
+    use crate::corpus::corpus;
     use jaq_network::LayerSpec;
     use jaq_shared::format::{Bits, LayerBits};
 
@@ -145,12 +159,13 @@ mod tests {
         for layer in corpus(Isa::Armv7em) {
             let kernel = usual_kernel(&layer, Isa::Armv7em).unwrap();
             for subject in [Subject::Layer(layer, kernel), Subject::Encode(layer.input_format())] {
-                let (_, _, counts) = features(&subject, Isa::Armv7em);
-                let instructions = 2 * counts.iter().sum::<u64>();
-                measured.push(Measurement { subject, instructions });
+                let work = subject.work(Isa::Armv7em);
+                let count = 2 * work.counts().map(|(_, count)| count).sum::<u64>();
+                measured.push(Measurement { subject, count, accesses: Some(10 * count) });
             }
         }
-        fit_table("test", Isa::Armv7em, "mps2-an500", "nothing", &measured).unwrap()
+        let board = Mcu::load("mps2-an500").unwrap();
+        fit_table(&board, Unit::Instructions, "nothing", "nothing", &measured).unwrap()
     }
 
     #[test]
@@ -161,8 +176,8 @@ mod tests {
         let (real, emulated) = (model("stm32h7"), model("mps2-an500"));
         let cost = real.layer(&layer).unwrap();
         let instructions = cost.instructions.unwrap();
-        let counts = features(&Subject::Layer(layer, real.kernel(&layer).unwrap()), real.isa()).2;
-        let expected = 2.0 * counts.iter().sum::<u64>() as f64;
+        let work = Subject::Layer(layer, real.kernel(&layer).unwrap()).work(real.isa());
+        let expected = 2.0 * work.counts().map(|(_, count)| count).sum::<u64>() as f64;
         assert!((instructions / expected - 1.0).abs() < 0.01, "{instructions} {expected}");
         let cycles = cost.cycles.unwrap();
         assert_eq!((cycles.low, cycles.high), (0.6 * instructions, 1.2 * instructions));
@@ -173,5 +188,14 @@ mod tests {
         let cost = emulated.layer(&layer).unwrap();
         assert_eq!((cost.cycles, cost.latency_s, cost.energy_pj), (None, None, None));
         assert_eq!(cost.instructions, Some(instructions));
+
+        // Cycles are cycles; every access waits as long as the board's flash.
+        let mut board = Mcu::load("stm32h7").unwrap();
+        board.timing.as_mut().unwrap().flash_wait_states = 3;
+        let table = CostTable { unit: Unit::Cycles, ..two_a_count() };
+        let cost = McuModel::with_table(board, table).layer(&layer).unwrap();
+        let cycles = cost.cycles.unwrap();
+        assert_eq!((cost.instructions, cycles.low), (None, cycles.high));
+        assert!((cycles.typical / (31.0 * expected) - 1.0).abs() < 0.01, "{cycles:?}");
     }
 }

@@ -1,30 +1,51 @@
-//! Cost tables: instructions of every kernel's parts on an instruction set, fitted to counted runs.
+//! Cost tables: instructions, or cycles, of every kernel's parts on a core, fitted to counted runs.
 //!
 //! A table lies in `boards/tables/<name>.toml`, the measurements it was fitted to beside it. It
-//! carries the hash of the kernel registry it was measured with: where kernels changed since, it is
-//! refused, with the command that refits it. Must not know: boards, networks.
+//! carries the hash of what the kernels execute on its instruction set: where that changed since, it
+//! is refused, with the command that refits it. Must not know: boards, networks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use jaq_shared::kernels;
+use jaq_shared::kernels::{self, Isa, Work};
 use serde::{Deserialize, Serialize};
 
-use crate::board::TABLES;
+use crate::board::{IsaName, TABLES};
 
 /// Name under which the encoding of the raw input is priced.
 pub const ENCODE: &str = "encode";
-/// What the encoding of an input is counted by.
-pub const ENCODE_FEATURES: [&str; 4] = ["elements", "bytes", "pixels", "calls"];
 
-/// Instructions of kernels on one instruction set.
+/// What a count on a device means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Unit {
+    Instructions,
+    Cycles,
+}
+
+impl Unit {
+    /// Name, as in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::Instructions => "instructions",
+            Unit::Cycles => "cycles",
+        }
+    }
+}
+
+/// Cost of kernels on one core.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostTable {
     /// Name, that of the file.
     pub name: String,
-    /// Hash of the kernel registry at the time of the measurements, `0x` and eight digits.
+    /// Which micro-kernels were measured.
+    pub isa: IsaName,
+    /// [`kernels::cost_hash`] at the time of the measurements, `0x` and eight digits.
     pub registry_hash: String,
+    /// What was counted.
+    pub unit: Unit,
     /// What was measured.
     pub fitted_from: String,
     /// The command that makes the table anew.
@@ -33,16 +54,44 @@ pub struct CostTable {
     pub kernels: BTreeMap<String, KernelCost>,
 }
 
-/// Cost of one kernel: `sum(coefficient * count)`.
+/// Cost of one kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelCost {
-    /// Names of the counts.
-    pub features: Vec<String>,
-    /// Instructions of each.
-    pub coefficients: Vec<f64>,
+    /// In the table's unit.
+    pub counted: Fit,
+    /// Accesses that memory slower than the measured one would delay, by one wait state each, where
+    /// they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accesses: Option<Fit>,
+}
+
+/// A quantity of a kernel: `sum(coefficient * count)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fit {
+    /// What one of each of [`Work`]'s counts costs.
+    pub coefficients: BTreeMap<String, f64>,
     /// How well this predicts.
     pub error: FitError,
+}
+
+impl Fit {
+    /// The quantity for the counts; the name of one that was never measured as an error.
+    pub fn predict(&self, work: &Work) -> Result<f64, &'static str> {
+        work.counts().try_fold(0.0, |sum, (name, count)| {
+            Ok(sum + self.coefficients.get(name).ok_or(name)? * count as f64)
+        })
+    }
+}
+
+/// What a table says of one run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Predicted {
+    /// In the table's unit.
+    pub counted: f64,
+    /// See [`KernelCost::accesses`].
+    pub accesses: Option<f64>,
 }
 
 /// Absolute relative errors of a fit, 0..1.
@@ -75,11 +124,15 @@ pub enum TableError {
     Stale { name: String, found: String, expected: String, refit: String },
     #[error("cost table `{name}` does not know kernel `{kernel}`; refit it with `{refit}`")]
     Kernel { name: String, kernel: String, refit: String },
+    #[error(
+        "cost table `{name}`: no measured run of kernel `{kernel}` has `{count}`; refit it with `{refit}`"
+    )]
+    Count { name: String, kernel: String, count: String, refit: String },
 }
 
-/// The registry of this build as tables write it.
-pub fn registry_hash() -> String {
-    format!("{:#010x}", kernels::registry_hash())
+/// What this build's kernels execute, as tables write it.
+pub fn registry_hash(isa: Isa) -> String {
+    format!("{:#010x}", kernels::cost_hash(isa))
 }
 
 /// The command that fits the table `name`.
@@ -108,7 +161,7 @@ impl CostTable {
         let syntax = |reason: String| TableError::Syntax { name: name.to_owned(), reason };
         let table: CostTable =
             toml::from_str(text).map_err(|e| syntax(e.to_string().trim_end().to_owned()))?;
-        let expected = registry_hash();
+        let expected = registry_hash(table.isa.into());
         if table.registry_hash != expected {
             return Err(TableError::Stale {
                 name: name.to_owned(),
@@ -118,11 +171,9 @@ impl CostTable {
             });
         }
         for (kernel, cost) in &table.kernels {
-            if cost.features.len() != cost.coefficients.len() {
-                return Err(syntax(format!("kernels.{kernel}: one coefficient a feature wanted")));
-            }
-            if !cost.coefficients.iter().all(|c| c.is_finite() && *c >= 0.0) {
-                return Err(syntax(format!("kernels.{kernel}.coefficients: must not be negative")));
+            let mut fits = [Some(&cost.counted), cost.accesses.as_ref()].into_iter().flatten();
+            if fits.any(|fit| fit.coefficients.values().any(|c| !(c.is_finite() && *c >= 0.0))) {
+                return Err(syntax(format!("kernels.{kernel}: a coefficient is negative")));
             }
         }
         Ok(table)
@@ -134,13 +185,27 @@ impl CostTable {
         format!("# Written by `{}`; do not edit.\n{body}", self.refit)
     }
 
-    /// Instructions of `kernel` with the given counts, in the order of its features.
-    pub fn instructions(&self, kernel: &str, counts: &[u64]) -> Result<f64, TableError> {
+    /// What a run of `kernel` with these counts costs.
+    pub fn predict(&self, kernel: &str, work: &Work) -> Result<Predicted, TableError> {
         let cost = self.kernels.get(kernel).ok_or_else(|| TableError::Kernel {
             name: self.name.clone(),
             kernel: kernel.to_owned(),
             refit: self.refit.clone(),
         })?;
-        Ok(cost.coefficients.iter().zip(counts).map(|(c, &n)| c * n as f64).sum())
+        let unknown = |count: &str| TableError::Count {
+            name: self.name.clone(),
+            kernel: kernel.to_owned(),
+            count: count.to_owned(),
+            refit: self.refit.clone(),
+        };
+        Ok(Predicted {
+            counted: cost.counted.predict(work).map_err(unknown)?,
+            accesses: cost
+                .accesses
+                .as_ref()
+                .map(|fit| fit.predict(work))
+                .transpose()
+                .map_err(unknown)?,
+        })
     }
 }

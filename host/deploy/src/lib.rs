@@ -4,6 +4,7 @@
 //! Must not know training or search: what it reads are a [`jaq_network::TrainedNetwork`], a
 //! schedule and a prediction, all files of a run directory.
 
+pub mod count;
 pub mod engine;
 pub mod export;
 pub mod firmware;

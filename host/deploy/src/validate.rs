@@ -4,21 +4,13 @@
 //!
 //! Must not know how the device is reached: it sees a [`Device`].
 
+pub use jaq_cost::Unit;
 use jaq_network::{LayerSpec, Network, Provenance};
 use jaq_shared::format::{Model, TensorFormat};
 use jaq_shared::runtime::{argmax, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-
-/// What a count on a device means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Unit {
-    Instructions,
-    Cycles,
-}
 
 /// One inference of a device; counts in the device's unit.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,13 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use jaq_cost::Mcu;
-use jaq_cost::calibrate::{Measurement, Subject, corpus, fit_table, to_csv, usual_kernel};
-use jaq_deploy::engine::Engine;
-use jaq_deploy::single::Single;
-use jaq_deploy::validate::{Ask, Device};
-use jaq_network::LayerSpec;
-use jaq_shared::format::Requant;
+use jaq_cost::calibrate::{Measurement, fit_table, from_csv, to_csv};
+use jaq_cost::corpus::corpus;
+use jaq_cost::{Fit, Mcu, Unit};
+use jaq_deploy::count::count_corpus;
 
 use super::device::{DeviceArgs, deploy};
 use super::print_json;
@@ -29,6 +26,9 @@ pub struct Calibrate {
     board: String,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Fit to the counted runs of this file, as an earlier calibration wrote it; run nothing.
+    #[arg(long, value_name = "FILE")]
+    measurements: Option<PathBuf>,
     /// Folder that the table is written into.
     #[arg(long, default_value = "boards/tables")]
     out: PathBuf,
@@ -46,48 +46,25 @@ impl Calibrate {
                 self.out.display()
             );
         }
-        let isa = board.isa();
-        let layers = corpus(isa);
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let mut device = deploy(&board, &self.device, None, folder.path())?;
-
-        let bar = Bar::new("calibrate", layers.len() as u64);
-        let mut measurements = Vec::new();
-        for (seed, layer) in layers.iter().enumerate() {
-            let spec = || format!("{} {}", LayerSpec::of(layer), layer.bits);
-            let kernel =
-                usual_kernel(layer, isa).with_context(|| format!("no kernel runs {}", spec()))?;
-            let single = Single::new(layer, Requant::usual(layer.bits.output), seed as u64);
-            let packed = single.pack(kernel).with_context(spec)?;
-            let mut engine = Engine::new(&packed.bytes).with_context(spec)?;
-            let raw = single.input(seed as u64);
-            device.session.open(&packed.bytes).with_context(spec)?;
-            let found = device.session.infer(&raw, Ask::Layers).with_context(spec)?;
-            if found.output != engine.infer(&raw)? {
-                bail!(
-                    "{}: the device's output differs from the host's with kernel {}",
-                    spec(),
-                    kernel.name()
-                );
+        let (unit, measurements, machine) = match &self.measurements {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                let (unit, found) = from_csv(&text)
+                    .with_context(|| format!("{} holds no measurements", path.display()))?;
+                (unit, found, board.name.clone())
             }
-            let instructions = found.layers.last().copied().unwrap_or(0);
-            measurements
-                .push(Measurement { subject: Subject::Layer(*layer, kernel), instructions });
-            measurements.push(Measurement {
-                subject: Subject::Encode(layer.input_format()),
-                instructions: found.total - found.layers.iter().sum::<u64>(),
-            });
-            bar.step(seed as u64 + 1, "");
-        }
-        drop(bar);
-        let source = format!("{} runs on {} via {:?}", layers.len(), board.name, self.device.via);
-        device.session.bye()?;
+            None => self.measure(&board)?,
+        };
+        let via = format!("{:?}", self.device.via).to_lowercase();
+        let source = format!("{} counts on {machine} via {via}", measurements.len());
+        let refit = format!("jaq-host calibrate --board {} --via {via}", board.name);
+        let table = fit_table(&board, unit, &source, &refit, &measurements)?;
 
-        let name = &board.core.cost_table;
-        let table = fit_table(name, isa, &board.name, &source.to_lowercase(), &measurements)?;
+        let name = &table.name;
         write_whole(
             &self.out.join(format!("{name}.measurements.csv")),
-            to_csv(&measurements).as_bytes(),
+            to_csv(unit, &measurements).as_bytes(),
         )?;
         write_whole(&self.out.join(format!("{name}.toml")), table.to_toml().as_bytes())?;
         if self.json {
@@ -95,10 +72,10 @@ impl Calibrate {
         }
         let mut rows =
             Table::new(&["kernel", "fitted on", "median", "worst", "held out", "median", "worst"]);
-        for (kernel, cost) in &table.kernels {
-            let e = &cost.error;
+        let mut row = |name: &str, fit: &Fit| {
+            let e = &fit.error;
             rows.row(&[
-                kernel,
+                &name,
                 &e.points,
                 &percent(e.median),
                 &percent(e.worst),
@@ -106,9 +83,28 @@ impl Calibrate {
                 &percent(e.held_out_median),
                 &percent(e.held_out_worst),
             ]);
+        };
+        for (kernel, cost) in &table.kernels {
+            row(kernel, &cost.counted);
+            if let Some(accesses) = &cost.accesses {
+                row(&format!("{kernel}, accesses"), accesses);
+            }
         }
         print!("{rows}");
         println!("wrote {} and its measurements", self.out.join(format!("{name}.toml")).display());
         Ok(())
+    }
+
+    /// Counts every layer of the corpus; the unit, the counts, and the machine that ran.
+    fn measure(&self, board: &Mcu) -> Result<(Unit, Vec<Measurement>, String)> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let mut device = deploy(board, &self.device, None, folder.path())?;
+        let bar = Bar::new("calibrate", corpus(board.isa()).len() as u64);
+        let step = |done, _| bar.step(done as u64, "");
+        let measurements = count_corpus(&mut device.session, board.isa(), step)?;
+        drop(bar);
+        let unit = device.session.unit();
+        device.session.bye()?;
+        Ok((unit, measurements, device.firmware.target.board.to_owned()))
     }
 }

@@ -283,12 +283,16 @@ pub fn stage_one(job: &Job) -> Result<Chosen> {
 
 /// The prediction as it is kept for validation.
 pub fn prediction(model: &McuModel, cost: &NetworkCost) -> Prediction {
-    let instructions = |cost: &jaq_cost::Cost| cost.instructions.unwrap_or(0.0);
+    let unit = model.table().unit;
+    let figure = |cost: &jaq_cost::Cost| match unit {
+        Unit::Instructions => cost.instructions.unwrap_or(0.0),
+        Unit::Cycles => cost.cycles.map_or(0.0, |cycles| cycles.typical),
+    };
     Prediction {
         board: model.board().name.clone(),
-        unit: Unit::Instructions,
+        unit,
         registry: jaq_shared::kernels::registry_hash(),
-        total: instructions(&cost.total),
+        total: figure(&cost.total),
         layers: cost
             .layers
             .iter()
@@ -297,7 +301,7 @@ pub fn prediction(model: &McuModel, cost: &NetworkCost) -> Prediction {
                 spec: layer.spec.clone(),
                 bits: layer.bits.clone(),
                 kernel: layer.kernel.clone(),
-                predicted: instructions(&layer.cost),
+                predicted: figure(&layer.cost),
             })
             .collect(),
     }

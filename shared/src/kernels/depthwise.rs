@@ -350,10 +350,6 @@ pub fn run(call: Call<'_>) {
     }
 }
 
-/// Names of [`work`]'s counts.
-pub const WORK: [&str; 7] =
-    ["assembly", "portable MACs", "portable outputs", "channels", "weights", "input rows", "rows"];
-
 /// Counts of [`run`], those of the assembly instruction by instruction.
 pub fn work(layer: &LayerShape) -> Work {
     let requant = Requant::usual(layer.bits.output);
@@ -392,15 +388,16 @@ pub fn work(layer: &LayerShape) -> Work {
         _ => 0,
     };
     let portable = if row == 0 { channels * height * width } else { 0 };
-    Work::new(&[
-        rows_in * (spread + 9 * u64::from(layer.input.w) / 4)
-            + rows_out * pack
-            + channels * height * row,
-        portable * window.taps() as u64,
-        portable,
-        channels,
-        channels * window.taps() as u64,
-        rows_in,
-        rows_out,
+    let assembly = rows_in * (spread + 9 * u64::from(layer.input.w) / 4)
+        + rows_out * pack
+        + channels * height * row;
+    Work::new([
+        ("assembly", assembly),
+        ("portable MACs", portable * window.taps() as u64),
+        ("portable outputs", portable),
+        ("channels", channels),
+        ("weights", channels * window.taps() as u64),
+        ("input rows", rows_in),
+        ("rows", rows_out),
     ])
 }

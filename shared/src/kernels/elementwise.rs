@@ -141,22 +141,24 @@ fn pool_from<const IN: usize>(
     }
 }
 
-/// Names of [`work`]'s counts.
-pub const WORK: [&str; 6] =
-    ["fours of 2 bits", "fours of 4 bits", "fours of 8 bits", "rows", "output fours", "pixels"];
-
 /// Counts of the pools.
 pub fn work(layer: &LayerShape) -> Work {
     let fours = u64::from(layer.output.c).div_ceil(4);
     let pixels = layer.output.pixels() as u64;
     let inside = geometry::inside_taps(layer) * fours;
-    let of = |storage| if layer.bits.input.storage() == storage { inside } else { 0 };
+    let fours_of = match layer.bits.input {
+        Bits::B2 => "fours of 2 bits",
+        Bits::B3 | Bits::B4 => "fours of 4 bits",
+        Bits::B8 => "fours of 8 bits",
+    };
     let rows = pixels * fours * u64::from(layer.op.window().kh);
-    Work::new(&[of(2), of(4), of(8), rows, pixels * fours, pixels])
+    Work::new([
+        (fours_of, inside),
+        ("rows", rows),
+        ("output fours", pixels * fours),
+        ("pixels", pixels),
+    ])
 }
-
-/// Names of [`add_work`]'s counts.
-pub const ADD_WORK: [&str; 4] = ["fours", "uneven fours", "runs", "tails"];
 
 /// Counts of [`add`].
 pub fn add_work(layer: &LayerShape) -> Work {
@@ -170,10 +172,10 @@ pub fn add_work(layer: &LayerShape) -> Work {
             .all(|f| f.pixel_bytes() as u64 * 8 == 4 * fours * u64::from(f.bits.storage()));
     let even = layer.bits.input.storage() == layer.bits.weight.storage();
     let runs = if flat { 1 } else { pixels };
-    Work::new(&[
-        if even { pixels * fours } else { 0 },
-        if even { runs * fours.min(1) } else { pixels * fours },
-        runs,
-        if tail > 0 { pixels } else { 0 },
+    Work::new([
+        ("fours", if even { pixels * fours } else { 0 }),
+        ("uneven fours", if even { runs * fours.min(1) } else { pixels * fours }),
+        ("runs", runs),
+        ("tails", if tail > 0 { pixels } else { 0 }),
     ])
 }

@@ -285,9 +285,6 @@ pub fn run(call: Call<'_>) {
     call.output.iter_mut().skip(written).for_each(|byte| *byte = 0);
 }
 
-/// Names of [`work`]'s counts.
-pub const WORK: [&str; 2] = ["assembly", "outputs in Rust"];
-
 /// Counts of [`run`].
 pub fn work(layer: &LayerShape) -> Work {
     let units = units(layer) as u64;
@@ -308,8 +305,8 @@ pub fn work(layer: &LayerShape) -> Work {
     let codes = blocks * BLOCK as u64 * u64::from(layer.bits.output.storage());
     let short = codes > 8 * layer.output_format().pixel_bytes() as u64;
     let tail = if layer.output.c.is_multiple_of(BLOCK as u16) { 0 } else { 60 };
-    Work::new(&[
-        expand + blocks * (block + 32) + tail,
-        if short { u64::from(layer.output.c) } else { 0 },
+    Work::new([
+        ("assembly", expand + blocks * (block + 32) + tail),
+        ("outputs in Rust", if short { u64::from(layer.output.c) } else { 0 }),
     ])
 }

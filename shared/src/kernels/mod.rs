@@ -49,11 +49,13 @@ mod portable_planes;
 mod reference;
 pub mod requant;
 mod word;
+mod work;
 
 use serde::{Deserialize, Serialize};
 
 use crate::format::{LayerShape, Op, Requant};
 use dense::Family;
+pub use work::{WORK_COUNTS, Work};
 
 /// An algorithm together with the layout of its weights and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,9 +109,9 @@ impl KernelId {
         }
     }
 
-    /// Version of algorithm, layout and micro-kernels: raised by every change that alters a
-    /// stored byte or an instruction count.
-    const fn version(self) -> u32 {
+    /// Version of the layout: raised by every change that alters a stored byte, packed weight or
+    /// table. Packed models of another version are refused.
+    fn version(self) -> u32 {
         match self {
             KernelId::Reference => 1,
             KernelId::Outer => 5,
@@ -120,6 +122,19 @@ impl KernelId {
             KernelId::AvgPool => 3,
             KernelId::MaxPool => 3,
             KernelId::Word => 1,
+        }
+    }
+
+    /// Version of what runs on a core with `isa`: raised by every change that alters an instruction
+    /// count or the names of [`work`]'s counts. Cost tables of another version are stale; packed
+    /// models are not.
+    fn cost_version(self, isa: Isa) -> u32 {
+        match (isa, self) {
+            (Isa::Armv7em, KernelId::Outer | KernelId::Dual) => 5,
+            (Isa::Armv7em, KernelId::Depthwise) => 7,
+            (Isa::Armv7em, KernelId::Add | KernelId::AvgPool | KernelId::MaxPool) => 3,
+            (Isa::Armv7em, KernelId::Dot) => 2,
+            _ => 1,
         }
     }
 }
@@ -353,50 +368,6 @@ pub fn run(kernel: KernelId, call: Call<'_>) {
     }
 }
 
-/// Most counts a kernel's [`Work`] has.
-pub const WORK_COUNTS: usize = 8;
-
-/// How often each part of a kernel runs on a layer: exact counts, in the order of [`work_names`];
-/// the last is always 1 (the call itself), unused ones are 0. Instructions on a core are
-/// `sum(coefficient * count)` with coefficients that depend on kernel and core alone, not on the
-/// layer: where parts differ by width, the count is already weighted by the instructions that the
-/// micro-kernel spends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
-    /// The counts.
-    pub counts: [u64; WORK_COUNTS],
-}
-
-impl Work {
-    fn new(parts: &[u64]) -> Work {
-        let mut counts = [0; WORK_COUNTS];
-        for (count, &part) in counts.iter_mut().zip(parts) {
-            *count = part;
-        }
-        counts[WORK_COUNTS - 1] = 1;
-        Work { counts }
-    }
-}
-
-/// What the counts of `kernel` are; counts beyond these are unused, the last is `"calls"`.
-pub fn work_names(kernel: KernelId) -> [&'static str; WORK_COUNTS] {
-    let parts: &[&'static str] = match kernel {
-        KernelId::Reference => &reference::WORK,
-        KernelId::Outer | KernelId::Dual => &dense::WORK,
-        KernelId::Word => &word::WORK,
-        KernelId::Dot => &linear::WORK,
-        KernelId::Depthwise => &depthwise::WORK,
-        KernelId::Add => &elementwise::ADD_WORK,
-        KernelId::AvgPool | KernelId::MaxPool => &elementwise::WORK,
-    };
-    let mut names = [""; WORK_COUNTS];
-    for (name, part) in names.iter_mut().zip(parts) {
-        *name = part;
-    }
-    names[WORK_COUNTS - 1] = "calls";
-    names
-}
-
 /// Work of `kernel` on `layer` on a core with `isa`.
 pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
     match kernel {
@@ -410,11 +381,21 @@ pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
     }
 }
 
-/// Identifies the kernels by their versions: a cost table carries it, and is stale when it differs.
+/// Identifies the layouts of the kernels: a packed model carries it, and is refused when it differs.
 pub fn registry_hash() -> u32 {
-    // FNV-1a.
+    fold(KernelId::version)
+}
+
+/// Identifies what the kernels execute on cores with `isa`: a cost table carries it, and is stale
+/// when it differs.
+pub fn cost_hash(isa: Isa) -> u32 {
+    fold(|kernel| kernel.cost_version(isa))
+}
+
+/// FNV-1a of a number of every kernel.
+fn fold(number: impl Fn(KernelId) -> u32) -> u32 {
     KernelId::ALL.iter().fold(0x811c_9dc5, |hash, &kernel| {
-        [kernel as u32, kernel.version()]
+        [kernel as u32, number(kernel)]
             .iter()
             .fold(hash, |hash: u32, &value| (hash ^ value).wrapping_mul(0x0100_0193))
     })

@@ -57,10 +57,6 @@ pub fn run(call: Call<'_>) {
     }
 }
 
-/// Names of [`work`]'s counts.
-pub const WORK: [&str; 6] =
-    ["inside MACs", "padding MACs", "taps", "kernel rows", "outputs", "pixels"];
-
 /// Counts of [`run`].
 pub fn work(layer: &LayerShape) -> Work {
     let window = layer.op.window();
@@ -68,12 +64,12 @@ pub fn work(layer: &LayerShape) -> Work {
     let per_tap = depth * u64::from(layer.output.c);
     let inside = geometry::inside_taps(layer) * per_tap;
     let outputs = layer.output.elements() as u64;
-    Work::new(&[
-        inside,
-        layer.macs() - inside,
-        outputs * window.taps() as u64,
-        outputs * u64::from(window.kh),
-        outputs,
-        layer.output.pixels() as u64,
+    Work::new([
+        ("inside MACs", inside),
+        ("padding MACs", layer.macs() - inside),
+        ("taps", outputs * window.taps() as u64),
+        ("kernel rows", outputs * u64::from(window.kh)),
+        ("outputs", outputs),
+        ("pixels", layer.output.pixels() as u64),
     ])
 }

@@ -17,6 +17,8 @@ use jaq_cost::{
 use jaq_network::LayerSpec;
 use serde::Serialize;
 
+use super::fresh::Fresh;
+
 /// Measure the mapping search and the cost tensor.
 #[derive(Debug, Args)]
 pub struct CostBench {
@@ -26,6 +28,8 @@ pub struct CostBench {
     /// Python with `zigzag-dse` and `six`; `python3` if left out.
     #[arg(long)]
     python: Option<PathBuf>,
+    #[command(flatten)]
+    pub fresh: Fresh,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -78,6 +82,9 @@ const LAYERS: [&str; 4] =
 
 impl CostBench {
     pub fn run(self) -> Result<()> {
+        if self.fresh.mcu {
+            return self.fresh.run(self.json);
+        }
         let mut layers = Vec::new();
         for (target, objective) in [
             ("bitfusion", Objective::Latency),

@@ -3,6 +3,7 @@
 //! this machine.
 
 mod cost;
+mod fresh;
 mod kernels;
 mod networks;
 mod npz;
@@ -34,6 +35,7 @@ impl Bench {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
         match self {
+            Bench::Cost(cost) if cost.fresh.mcu => crate::setup::run().and_then(|()| cost.run()),
             Bench::Cost(cost) => cost.run(),
             Bench::Kernels(kernels) => crate::setup::run().and_then(|()| kernels.run()),
             Bench::Networks(networks) => crate::setup::run().and_then(|()| networks.run()),

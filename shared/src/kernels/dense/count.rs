@@ -17,17 +17,6 @@ pub const fn unrolled_positions(scheme: &Scheme) -> usize {
     }
 }
 
-/// Names of [`work`]'s counts.
-pub const WORK: [&str; 7] = [
-    "assembly",
-    "segments",
-    "segment rows",
-    "border words",
-    "chunk starts",
-    "groups",
-    "bytes moved",
-];
-
 /// Instructions of the assembly that expands a segment, and those that sum it per four codes.
 fn expansion(scheme: &Scheme, input: Bits, segment: usize) -> (u64, u64) {
     let fours = segment as u64 / 4;
@@ -112,13 +101,14 @@ pub fn work(layer: &LayerShape, plan: &Plan, store: Store) -> Work {
     let filler = pixel.saturating_sub(blocks * store.block_bytes() as u64);
     let moved = pixels % group * pixel + if filler > 0 { pixels * (filler + 4) } else { 0 };
     let rows = if direct { 0 } else { segments * group };
-    Work::new(&[
-        groups * (assembly + segments * expand + sum * plan.reduction() as u64 / 4),
-        groups * segments,
-        groups * rows,
-        border_words(layer, plan.span),
-        groups * plan.chunks as u64,
-        groups,
-        moved,
+    let expansion = segments * expand + sum * plan.reduction() as u64 / 4;
+    Work::new([
+        ("assembly", groups * (assembly + expansion)),
+        ("segments", groups * segments),
+        ("segment rows", groups * rows),
+        ("border words", border_words(layer, plan.span)),
+        ("chunk starts", groups * plan.chunks as u64),
+        ("groups", groups),
+        ("bytes moved", moved),
     ])
 }

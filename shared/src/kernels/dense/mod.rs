@@ -23,7 +23,6 @@ use tile as isa;
 
 use super::{Call, Work, codes, requant};
 use crate::format::{Bits, LayerShape, Op, Requant};
-pub use count::WORK;
 use expand::{Expander, Rows, Starter};
 use scheme::{BLOCK, Plan};
 pub use scheme::{Family, scheme};

@@ -173,9 +173,6 @@ impl Blocks<'_> {
     }
 }
 
-/// Names of [`work`]'s counts.
-pub const WORK: [&str; 5] = ["products", "flushes", "positions", "outputs", "groups"];
-
 /// Counts of [`run`].
 pub fn work(layer: &LayerShape) -> Work {
     let plan = Plan::new(layer);
@@ -183,11 +180,11 @@ pub fn work(layer: &LayerShape) -> Work {
     let (blocks, positions) = (plan.blocks as u64, plan.positions as u64);
     let passes = plan.rows as u64;
     let chunks = positions.div_ceil(plan.scheme.chunk() as u64);
-    Work::new(&[
-        groups * blocks * passes * positions,
-        groups * blocks * passes * chunks,
-        groups * positions,
-        layer.output.elements() as u64,
-        groups,
+    Work::new([
+        ("products", groups * blocks * passes * positions),
+        ("flushes", groups * blocks * passes * chunks),
+        ("positions", groups * positions),
+        ("outputs", layer.output.elements() as u64),
+        ("groups", groups),
     ])
 }

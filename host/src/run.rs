@@ -16,6 +16,8 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::Activations;
+
 /// Settings of a run: a resumed run must have the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -29,6 +31,8 @@ pub struct Settings {
     pub max_latency_ms: Option<f64>,
     pub max_flash_kb: Option<f64>,
     pub max_ram_kb: Option<f64>,
+    #[serde(default, skip_serializing_if = "Activations::is_usual")]
+    pub activations: Activations,
 }
 
 /// An open run directory.

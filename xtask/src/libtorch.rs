@@ -69,8 +69,7 @@ impl Libtorch {
 
 /// Where it is fetched to: beside what cargo builds.
 fn folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    crate::root().join(target.unwrap_or_else(|| "target".into())).join("libtorch")
+    crate::target().join("libtorch")
 }
 
 #[cfg(test)]

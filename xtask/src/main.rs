@@ -7,7 +7,7 @@ mod setup;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -39,9 +39,12 @@ enum Task {
     },
     /// Run every test of the host workspace, and of the firmware on emulated cores.
     Test {
-        /// Run the heavier checks as well.
+        /// Run the heavier checks as well, those of libtorch among them.
         #[arg(long)]
         full: bool,
+        /// Run the tests of training on libtorch alone; fetches it (526 MB).
+        #[arg(long, conflicts_with = "full")]
+        libtorch: bool,
         /// Arguments of `cargo test`, for example a test's name.
         #[arg(last = true)]
         arguments: Vec<OsString>,
@@ -86,7 +89,8 @@ impl Task {
                 setup::run()?;
                 if clippy { lint_firmware() } else { build_firmware() }
             }
-            Task::Test { full, arguments } => {
+            Task::Test { libtorch: true, arguments, .. } => test_libtorch(&arguments),
+            Task::Test { full, arguments, .. } => {
                 setup::run()?;
                 test(full, &arguments)
             }
@@ -177,23 +181,28 @@ fn test(full: bool, arguments: &[OsString]) -> Result<()> {
         cargo.env("JAQ_FULL", "1");
     }
     run(&mut cargo)?;
-    if full { test_libtorch() } else { Ok(()) }
+    if full { test_libtorch(arguments) } else { Ok(()) }
 }
 
 /// The tests of training, the backends held to each other among them, on libtorch as well.
-fn test_libtorch() -> Result<()> {
+fn test_libtorch(arguments: &[OsString]) -> Result<()> {
     let libtorch = Libtorch::setup()?;
     let mut cargo = cargo();
-    cargo.args(["test", "--package", "jaq-search", "--features", "tch"]);
+    cargo.args(["test", "--package", "jaq-search", "--features", "tch"]).args(arguments);
     run(libtorch.apply(&mut cargo))
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    let named = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    root().join(named.unwrap_or_else(|| "target".into()))
 }
 
 fn demo(arguments: &[OsString]) -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--release", "--package", "jaq-host"]);
     run(build.stdout(Stdio::from(io::stderr())))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), Into::into);
-    let mut host = Command::new(root().join(target).join("release/jaq-host"));
+    let mut host = Command::new(target().join("release/jaq-host"));
     host.current_dir(root()).args(["run", "--board", "stm32h7", "--via", "qemu"]).args(arguments);
     run(&mut host)
 }
@@ -218,7 +227,7 @@ mod tests {
     #[test]
     fn test_keeps_the_arguments_of_cargo_apart() {
         let parsed = Arguments::parse_from(["xtask", "test", "--full", "--", "-p", "xtask"]);
-        let Task::Test { full: true, arguments } = parsed.command else { panic!("{parsed:?}") };
+        let Task::Test { full: true, arguments, .. } = parsed.command else { panic!("{parsed:?}") };
         assert_eq!(arguments, ["-p", "xtask"]);
     }
 }

@@ -20,10 +20,10 @@ use crate::objective::{CostWeights, Objective, Probabilities};
 use crate::ops::Backend;
 use crate::ops::candle::Candle;
 use crate::optim::{Optimizer, Rule, Schedule, clip};
-use crate::retrain::{Control, Recent, TrainError, fingerprint, on_threads, right};
+use crate::retrain::{Control, Library, Recent, TrainError, fingerprint, on_threads, right};
 use crate::rng::{Purpose, Rng};
 use crate::space::{Choice, Space};
-use crate::supernet::{Pass, Supernet};
+use crate::supernet::{Mixture, Pass, Supernet};
 
 /// Settings of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,8 +55,18 @@ pub struct SearchConfig {
     pub augment: Augment,
     /// Seed of everything random.
     pub seed: u64,
+    /// Operators of a section that run in a step.
+    #[serde(skip_serializing_if = "is_drawn")]
+    pub mixture: Mixture,
     /// Threads; 0 for as many as there are.
     pub threads: usize,
+    /// What computes. No part of what a checkpoint must agree in.
+    #[serde(skip)]
+    pub library: Library,
+}
+
+fn is_drawn(mixture: &Mixture) -> bool {
+    *mixture == Mixture::Drawn
 }
 
 impl Default for SearchConfig {
@@ -75,7 +85,9 @@ impl Default for SearchConfig {
             smoothing: 0.0,
             augment: Augment::default(),
             seed: 1,
+            mixture: Mixture::default(),
             threads: 0,
+            library: Library::default(),
         }
     }
 }
@@ -174,8 +186,7 @@ pub fn search_from<M: CostModel + Sync>(
     let discretizer = Discretizer::new(space, model, &objective, limits);
     discretizer.check()?;
     let task = Task { objective: Some(&objective), limits, begin, warm_up_only: false };
-    let trained =
-        on_threads(config.threads, || train(&Candle, space, data, task, config, control))??;
+    let trained = train(space, data, task, config, control)?;
     let (probabilities, supernet) = (trained.probabilities, trained.state.values);
     let priced = discretizer.choose(&probabilities)?;
     let values = on_threads(config.threads, || {
@@ -259,7 +270,29 @@ struct Settings<'a> {
     begun: Option<u64>,
 }
 
-pub(crate) fn train<B: Backend>(
+/// Trains a supernet on the tensor library that the settings name.
+pub(crate) fn train(
+    space: &Space,
+    data: &Dataset,
+    task: Task<'_>,
+    config: &SearchConfig,
+    control: Control<'_, SearchProgress>,
+) -> Result<Trained, TrainError> {
+    match config.library {
+        Library::Embedded => {
+            on_threads(config.threads, || run(&Candle, space, data, task, config, control))?
+        }
+        #[cfg(feature = "tch")]
+        Library::Tch => {
+            let torch = crate::ops::tch::Torch::new(crate::retrain::count(config.threads));
+            run(&torch, space, data, task, config, control)
+        }
+        #[cfg(not(feature = "tch"))]
+        Library::Tch => Err(TrainError::NoTorch),
+    }
+}
+
+fn run<B: Backend>(
     b: &B,
     space: &Space,
     data: &Dataset,
@@ -372,7 +405,7 @@ pub(crate) fn train<B: Backend>(
         let marks = ranking.as_ref().map(Ranking::marks).unwrap_or_default();
 
         let mut rng = Rng::at(config.seed, Purpose::Weights, step);
-        let mut path = net.draw(b, &mut rng, false, temperature);
+        let mut path = net.draw(b, &mut rng, Pass::Weights, config.mixture, temperature);
         path.channels = marks.clone();
         let (images, labels) = tensor(epoch.0.get(index));
         let logits = net.forward(b, images, &path, Pass::Weights);
@@ -389,7 +422,7 @@ pub(crate) fn train<B: Backend>(
 
         if let (true, Some(objective)) = (searching, task.objective) {
             let mut rng = Rng::at(config.seed, Purpose::Architecture, step);
-            let mut path = net.draw(b, &mut rng, true, temperature);
+            let mut path = net.draw(b, &mut rng, Pass::Architecture, config.mixture, temperature);
             path.channels = marks;
             let (images, labels) = tensor(epoch.1.get(index));
             let logits = net.forward(b, images, &path, Pass::Architecture);
@@ -466,132 +499,4 @@ fn entropy(p: &Probabilities) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::csq::Rank;
-    use crate::objective::Costs;
-    use crate::objective::tests::Toy;
-    use crate::space::tests::small_space;
-    use jaq_network::Bits;
-    use std::path::Path;
-
-    fn data() -> Dataset {
-        crate::data::subset::open().unwrap().reduced(256, 50)
-    }
-
-    fn run(
-        model: &Toy,
-        limits: &Limits,
-        config: &SearchConfig,
-        folder: Option<&Path>,
-        stop_after: Option<u64>,
-    ) -> Result<Found, SearchError> {
-        let mut reports = 0;
-        let mut progress = |_: &SearchProgress| reports += 1;
-        let control = Control { progress: &mut progress, folder, stop_after };
-        search(&small_space(), &data(), model, limits, config, control)
-    }
-
-    fn limited(instructions: f64) -> Limits {
-        Limits { instructions: Some(instructions), ..Limits::default() }
-    }
-
-    #[test]
-    fn tighter_limits_give_cheaper_networks() {
-        let config = SearchConfig::small();
-        let work = |limit: f64| {
-            let found = run(&Toy { dear: 1.0 }, &limited(limit), &config, None, None).unwrap();
-            let work = found.demand.instructions.unwrap();
-            assert!(work <= limit, "{work} above {limit}");
-            found.network.validate().unwrap();
-            (work, found.network)
-        };
-        let (space, model) = (small_space(), Toy { dear: 1.0 });
-        let costs = Costs::build(&space, &model, jaq_cost::Figure::Work).unwrap();
-        let cheapest = costs.cheapest(&space, &Probabilities::uniform(&space).likeliest());
-        let (least, usual) = (
-            costs.of(&space, &cheapest),
-            costs.expected(&space, &Probabilities::uniform(&space)).0,
-        );
-        let limit = |share: f64| 1000.0 + least + (usual - least) * share;
-        let (loose, middle, tight) = (work(limit(2.0)), work(limit(0.3)), work(limit(0.1)));
-        assert!(loose.0 > middle.0 && middle.0 > tight.0, "{} {} {}", loose.0, middle.0, tight.0);
-        let mixed = |network: &Network| {
-            let bits: std::collections::BTreeSet<Bits> =
-                network.layers.iter().filter_map(|l| l.weight_bits).collect();
-            bits.len() > 1
-        };
-        assert!(mixed(&loose.1) || mixed(&middle.1) || mixed(&tight.1));
-    }
-
-    #[test]
-    fn dear_widths_are_driven_out() {
-        let mut config = SearchConfig::small();
-        config.cost.work = 4.0;
-        let twos = |dear: f64| {
-            let found = run(&Toy { dear }, &Limits::default(), &config, None, None).unwrap();
-            found.network.layers.iter().filter(|l| l.weight_bits == Some(Bits::B2)).count()
-        };
-        let (cheap, dear) = (twos(1.0), twos(30.0));
-        assert!(cheap > 0 && dear == 0, "{cheap} layers of 2 bits, {dear} where these are dear");
-    }
-
-    #[test]
-    fn killed_search_resumes_to_the_same_bytes() {
-        resumes(None);
-    }
-
-    #[test]
-    fn killed_search_with_csq_resumes_to_the_same_bytes() {
-        // Between two rankings when it is killed.
-        resumes(Some(Csq { refresh: 5, ..Csq::default() }));
-    }
-
-    #[test]
-    fn csq_changes_the_search_and_wrong_settings_are_named() {
-        let trained = |csq| {
-            let config = SearchConfig { epochs: 1, csq, ..SearchConfig::small() };
-            run(&Toy { dear: 1.0 }, &Limits::default(), &config, None, None)
-        };
-        let csq = Csq { anneal: 1.0, ..Csq::default() };
-        let all = trained(Some(Csq { keep: 1.0, ..csq })).unwrap().values;
-        assert_eq!(all, trained(None).unwrap().values);
-        let ranked = trained(Some(csq)).unwrap().values;
-        assert_ne!(ranked, all);
-        assert_ne!(ranked, trained(Some(Csq { rank: Rank::Random, ..csq })).unwrap().values);
-        let error = trained(Some(Csq { keep: 2.0, ..csq })).unwrap_err().to_string();
-        assert!(error.contains("csq") && error.contains("keep"), "{error}");
-    }
-
-    fn resumes(csq: Option<Csq>) {
-        let config = SearchConfig { warmup_epochs: 1, epochs: 2, csq, ..SearchConfig::small() };
-        let (model, limits) = (Toy { dear: 1.0 }, limited(1e5));
-        let whole = run(&model, &limits, &config, None, None).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        // 4 steps an epoch; each start ends two steps after the last checkpoint.
-        for expected in [6, 10] {
-            let stopped = run(&model, &limits, &config, Some(dir.path()), Some(6));
-            match stopped {
-                Err(SearchError::Train(TrainError::Stopped { step })) => assert_eq!(step, expected),
-                other => panic!("{:?}", other.map(|f| f.choice)),
-            }
-        }
-        let resumed = run(&model, &limits, &config, Some(dir.path()), None).unwrap();
-        assert_eq!(resumed.values, whole.values);
-        assert_eq!(resumed.probabilities, whole.probabilities);
-        assert_eq!(resumed.choice, whole.choice);
-        // Finished: nothing is trained again.
-        let again = run(&model, &limits, &config, Some(dir.path()), Some(0)).unwrap();
-        assert_eq!(again.values, whole.values);
-        let other = SearchConfig { seed: 2, ..config };
-        let error = run(&model, &limits, &other, Some(dir.path()), None).unwrap_err();
-        assert!(error.to_string().contains("other settings"));
-    }
-
-    #[test]
-    fn impossible_limits_fail_before_training() {
-        let config = SearchConfig::small();
-        let error = run(&Toy { dear: 1.0 }, &limited(1e3), &config, None, Some(0)).unwrap_err();
-        assert!(error.to_string().contains("instructions"), "{error}");
-    }
-}
+mod tests;

@@ -286,7 +286,7 @@ fn fits(network: &Network, data: &Dataset) -> Result<(), TrainError> {
 }
 
 /// As many threads as are asked for; as the machine has, where that is 0.
-fn count(threads: usize) -> usize {
+pub(crate) fn count(threads: usize) -> usize {
     match threads {
         0 => std::thread::available_parallelism().map_or(1, Into::into),
         n => n,

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use jaq_network::{Op, Window};
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Values;
 use crate::csq::Marks;
@@ -40,6 +41,17 @@ pub struct Path<T> {
     pub widths: Option<Vec<T>>,
     /// Quantized channels by normalization; all where there is no entry.
     pub channels: Rc<Marks>,
+}
+
+/// Which operators of a section run in a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mixture {
+    /// One for the weights, two mixed by their logits for the architecture: the memory of two.
+    #[default]
+    Drawn,
+    /// All, mixed by their logits, for both: the memory of all.
+    Full,
 }
 
 /// What a pass is for.
@@ -209,43 +221,45 @@ impl<'a, B: Backend> Supernet<'a, B> {
         Probabilities { operators: rows(operators), widths: rows(widths) }
     }
 
-    /// Draws a path: one operator a section (two with `pairs`, mixed by their logits), widths by
-    /// Gumbel-softmax at `temperature` (`None`: real values). Gradients reach the logits only
-    /// with `pairs`.
+    /// Draws a path: operators as `mixture` says, widths by Gumbel-softmax at `temperature`
+    /// (`None`: real values). Gradients reach the logits in an architecture pass only.
     pub fn draw(
         &self,
         backend: &B,
         rng: &mut Rng,
-        pairs: bool,
+        pass: Pass,
+        mixture: Mixture,
         temperature: Option<f32>,
     ) -> Path<B::Tensor> {
         let b = backend;
         let p = self.probabilities(b);
-        let leaf = |v: &B::Var| if pairs { b.leaf(v) } else { b.detach(&b.leaf(v)) };
+        let learns = pass == Pass::Architecture;
+        let leaf = |v: &B::Var| if learns { b.leaf(v) } else { b.detach(&b.leaf(v)) };
         let mut path =
             Path { operators: Vec::new(), mix: Vec::new(), widths: None, channels: Rc::default() };
         for (row, logits) in p.operators.iter().zip(&self.operators) {
-            let mut left: Vec<f32> = row.iter().map(|p| *p as f32).collect();
-            let first = rng.choose(&left);
-            if !pairs || left.len() == 1 {
-                path.operators.push(vec![first]);
-                path.mix.push(None);
-                continue;
-            }
-            left[first] = 0.0;
-            let sum = left.iter().sum::<f32>().max(1e-12);
-            left.iter_mut().for_each(|p| *p /= sum);
-            let second = match rng.choose(&left) {
-                same if same == first => (first + 1) % left.len(),
-                other => other,
+            let n = row.len();
+            let chosen: Vec<usize> = match mixture {
+                Mixture::Full => (0..n).collect(),
+                Mixture::Drawn => {
+                    let row: Vec<f32> = row.iter().map(|p| *p as f32).collect();
+                    draw_some(row, if learns { 2 } else { 1 }, rng)
+                }
             };
-            let n = left.len();
-            let mut select = vec![0.0; 2 * n];
-            (select[first], select[n + second]) = (1.0, 1.0);
-            let select = b.tensor(&select, &[2, n]);
-            let both = b.linear(&b.reshape(&leaf(logits), &[1, n]), &select, None);
-            path.operators.push(vec![first, second]);
-            path.mix.push(Some(b.softmax(&b.reshape(&both, &[2]))));
+            path.mix.push((chosen.len() > 1).then(|| {
+                let logits = leaf(logits);
+                if chosen.len() == n && mixture == Mixture::Full {
+                    return b.softmax(&logits);
+                }
+                let mut select = vec![0.0; chosen.len() * n];
+                for (i, operator) in chosen.iter().enumerate() {
+                    select[i * n + operator] = 1.0;
+                }
+                let select = b.tensor(&select, &[chosen.len(), n]);
+                let some = b.linear(&b.reshape(&logits, &[1, n]), &select, None);
+                b.softmax(&b.reshape(&some, &[chosen.len()]))
+            }));
+            path.operators.push(chosen);
         }
         path.widths = temperature.map(|temperature| {
             let draw = |logits: &B::Var| {
@@ -450,6 +464,23 @@ impl<'a, B: Backend> Supernet<'a, B> {
     }
 }
 
+/// Up to `count` different operators, drawn by the probabilities in `row`.
+fn draw_some(mut row: Vec<f32>, count: usize, rng: &mut Rng) -> Vec<usize> {
+    let mut chosen = Vec::new();
+    while chosen.len() < count.min(row.len()) {
+        let operator = match rng.choose(&row) {
+            // All others have the probability 0.
+            same if chosen.contains(&same) => (same + 1) % row.len(),
+            other => other,
+        };
+        chosen.push(operator);
+        row[operator] = 0.0;
+        let sum = row.iter().sum::<f32>().max(1e-12);
+        row.iter_mut().for_each(|p| *p /= sum);
+    }
+    chosen
+}
+
 fn all_layers(space: &Space) -> impl Iterator<Item = (usize, usize, &Template)> {
     space.sections.iter().enumerate().flat_map(|(s, section)| {
         let operators = section.operators.iter().enumerate();
@@ -506,5 +537,30 @@ mod tests {
         let left: Vec<&str> =
             weights.iter().zip(&reached).filter(|(_, r)| !**r).map(|(p, _)| &*p.name).collect();
         assert!(left.is_empty(), "no gradient reaches {left:?}");
+    }
+
+    /// Where all operators run, all of them learn from one architecture pass, and the weights of
+    /// a section's operators are the probabilities of its logits.
+    #[test]
+    fn full_mixture_runs_all_operators() {
+        let (b, space) = (Candle, kinds());
+        let net = Supernet::new(&b, &space, 1);
+        let mut rng = Rng::at(3, Purpose::Architecture, 0);
+        let path = net.draw(&b, &mut rng, Pass::Architecture, Mixture::Full, None);
+        let several = |n: usize| n > 1;
+        for ((section, chosen), mix) in space.sections.iter().zip(&path.operators).zip(&path.mix) {
+            assert_eq!(chosen.len(), section.operators.len());
+            let sum = mix.as_ref().map(|mix| b.to_vec(mix).iter().sum::<f32>());
+            assert_eq!(sum.is_some(), several(chosen.len()));
+            assert!((sum.unwrap_or(1.0) - 1.0).abs() < 1e-6);
+        }
+        let images = b.tensor(&[0.5; 2 * 3 * 256], &[2, 3, 16, 16]);
+        let logits = net.forward(&b, images, &path, Pass::Architecture);
+        let loss = b.cross_entropy(&logits, &[0, 1], 0.0);
+        let vars: Vec<_> = net.architecture().iter().map(|p| p.var.clone()).collect();
+        let grads = b.grad(loss, &vars[..space.sections.len()]);
+        for (section, grad) in space.sections.iter().zip(grads) {
+            assert_eq!(grad.is_some(), several(section.operators.len()), "{}", section.name);
+        }
     }
 }

@@ -15,7 +15,10 @@ mod retrain;
 mod run;
 mod search;
 mod train;
+mod training;
 mod validate;
+
+pub use training::Activations;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

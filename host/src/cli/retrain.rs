@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::print_json;
 use super::progress::Bar;
 use super::search::{Budget, Chosen};
+use super::training::Computing;
 use crate::report::percent;
 use crate::run::{RunDir, Settings};
 
@@ -26,6 +27,8 @@ pub struct Retrain {
     /// Train the network at uniform W8A8 as well, for comparison.
     #[arg(long)]
     compare: bool,
+    #[command(flatten)]
+    computing: Computing,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -56,7 +59,7 @@ impl Retrain {
     pub fn run(self) -> Result<()> {
         let (run, settings) = RunDir::open(&self.run)?;
         let data = Dataset::open(&settings.data)?;
-        let found = retrain_all(&run, &settings, &data, self.compare)?;
+        let found = retrain_all(&run, &settings, &data, &self.computing, self.compare)?;
         if self.json {
             return print_json(&found);
         }
@@ -75,6 +78,7 @@ pub fn retrain_all(
     run: &RunDir,
     settings: &Settings,
     data: &Dataset,
+    computing: &Computing,
     compare: bool,
 ) -> Result<Accuracies> {
     let chosen: Chosen = run.read_json("chosen.json", "search")?;
@@ -83,7 +87,12 @@ pub fn retrain_all(
         .with_context(|| format!("`jaq-host search --run {}` writes it", run.path().display()))?;
     let budget = Budget::named(&settings.budget)?;
     let one = |folder: &str, mode: Mode, start: Start<'_>| {
-        let config = RetrainConfig { seed: settings.seed, ..budget.retrain(mode) };
+        let config = RetrainConfig {
+            seed: settings.seed,
+            activations: settings.activations.rule(),
+            ..budget.retrain(mode)
+        };
+        let config = computing.retrain(config);
         one(run, &chosen.network, data, folder, mode, &config, start)
     };
     let start = Start { values: Some(&inherited), teacher: None };

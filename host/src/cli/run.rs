@@ -65,7 +65,7 @@ impl Run {
     pub fn run(self) -> Result<()> {
         let job = self.plan.open()?;
         let chosen = stage_one(&job)?;
-        let trained = retrain_all(&job.run, &job.settings, &job.data, true)?;
+        let trained = retrain_all(&job.run, &job.settings, &job.data, &job.computing, true)?;
         let packed = export(&job.run, &job.settings, "quantized", "model.jaq")?;
         let packed8 = export(&job.run, &job.settings, "w8a8", "model-w8a8.jaq")?;
         let board = &job.model.board().name;

@@ -18,6 +18,7 @@ use super::export::export;
 use super::print_json;
 use super::progress::Bar;
 use super::retrain::retrain_all;
+use super::training::{Activations, Computing};
 use crate::report::{Table, kb, percent, thousands};
 use crate::run::{RunDir, Settings};
 
@@ -71,6 +72,11 @@ pub struct Plan {
     /// Most RAM for the arena; the board's if left out.
     #[arg(long, value_name = "KB")]
     pub max_ram_kb: Option<f64>,
+    /// How the steps of tensors between layers learn.
+    #[arg(long, value_enum, default_value = "lsq")]
+    pub activations: Activations,
+    #[command(flatten)]
+    pub computing: Computing,
     /// Run directory; `runs/<board>-<data>-seed<seed>` if left out.
     #[arg(long)]
     pub run: Option<PathBuf>,
@@ -144,6 +150,7 @@ impl Plan {
             max_latency_ms: self.max_latency_ms,
             max_flash_kb: self.max_flash_kb,
             max_ram_kb: self.max_ram_kb,
+            activations: self.activations,
         }
     }
 
@@ -192,7 +199,7 @@ impl Plan {
             path.display()
         ));
         tracing::info!("{}", assumed.join("; "));
-        Ok(Job { settings, data, space, limits, model, run })
+        Ok(Job { settings, data, space, limits, model, run, computing: self.computing })
     }
 }
 
@@ -204,6 +211,7 @@ pub struct Job {
     pub limits: Limits,
     pub model: McuModel,
     pub run: RunDir,
+    pub computing: Computing,
 }
 
 impl Search {
@@ -212,7 +220,8 @@ impl Search {
         let chosen = stage_one(&job)?;
         let mut result = serde_json::json!({ "run": job.run.path(), "chosen": chosen });
         if self.stop_after != Some(Step::Search) {
-            let accuracies = retrain_all(&job.run, &job.settings, &job.data, false)?;
+            let accuracies =
+                retrain_all(&job.run, &job.settings, &job.data, &job.computing, false)?;
             result["accuracy"] = serde_json::to_value(accuracies)?;
             if self.stop_after.is_none() {
                 let packed = export(&job.run, &job.settings, "quantized", "model.jaq")?;
@@ -245,7 +254,12 @@ pub fn stage_one(job: &Job) -> Result<Chosen> {
         return job.run.read_json("chosen.json", "search");
     }
     let budget = Budget::named(&job.settings.budget)?;
-    let config = SearchConfig { seed: job.settings.seed, ..budget.search };
+    let config = SearchConfig {
+        seed: job.settings.seed,
+        threads: job.computing.threads,
+        library: job.computing.library(),
+        ..budget.search
+    };
     let folder = job.run.join("search");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;

@@ -10,7 +10,7 @@ use jaq_cost::Mcu;
 use jaq_deploy::engine::Engine;
 use jaq_network::{Network, Op, TrainedNetwork, reference};
 use jaq_search::data::Dataset;
-use jaq_search::retrain::{Library, Mode, RetrainConfig, Start};
+use jaq_search::retrain::{Mode, RetrainConfig, Start};
 use jaq_shared::format::{Bits, LayerBits};
 use serde::Serialize;
 
@@ -18,6 +18,7 @@ use super::eval::top1;
 use super::export::pack_for;
 use super::print_json;
 use super::retrain::{Accuracy, one};
+use super::training::{Activations, Computing};
 use crate::report::{kb, percent};
 use crate::run::RunDir;
 
@@ -40,12 +41,11 @@ pub struct Train {
     /// Seed of everything random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Threads; 0 for as many as there are. The result does not depend on it.
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
-    /// Tensor library to train on. A run may go on with another.
-    #[arg(long, value_enum, default_value = "candle")]
-    backend: Backend,
+    /// How the steps of tensors between layers learn.
+    #[arg(long, value_enum, default_value = "lsq")]
+    activations: Activations,
+    #[command(flatten)]
+    computing: Computing,
     /// Board whose kernels and memory the models are packed for.
     #[arg(long, default_value = "stm32h7")]
     board: String,
@@ -57,15 +57,6 @@ pub struct Train {
     json: bool,
 }
 
-/// Tensor libraries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Backend {
-    /// The embedded operators.
-    Candle,
-    /// libtorch, on a GPU where it finds one; wants a build with `--features tch`.
-    Tch,
-}
-
 /// What a checkpoint of the whole run must agree in.
 #[derive(Serialize)]
 struct Settings<'a> {
@@ -75,6 +66,8 @@ struct Settings<'a> {
     epochs: u64,
     seed: u64,
     board: &'a str,
+    #[serde(skip_serializing_if = "Activations::is_usual")]
+    activations: Activations,
 }
 
 /// One width, trained and packed.
@@ -124,22 +117,19 @@ impl Train {
             epochs: self.epochs,
             seed: self.seed,
             board: &self.board,
+            activations: self.activations,
         };
         let run = RunDir::start(&path, &settings)?;
         tracing::info!("run directory {}; the same command continues it", path.display());
 
         let config = |mode, epochs: u64| {
             let usual = RetrainConfig::thorough(mode, epochs.max(1), data.shape.h);
-            RetrainConfig {
+            self.computing.retrain(RetrainConfig {
                 seed: self.seed,
-                threads: self.threads,
+                activations: self.activations.rule(),
                 batch: usual.batch.min(data.train.len()),
-                library: match self.backend {
-                    Backend::Candle => Library::Embedded,
-                    Backend::Tch => Library::Tch,
-                },
                 ..usual
-            }
+            })
         };
         let settings = config(Mode::Float, self.epochs);
         let start = Start::default();

@@ -3,7 +3,8 @@
 //! libtorch (feature `tch`) and PyTorch (where `python3` has it).
 //!
 //! `bench_train [--json] [--rounds N]`. Every case runs in a process of its own, so that its peak
-//! memory is its own; the processes step in turn, round after round, so that a busy machine slows
+//! memory is its own; all but those of libtorch in the program that `JAQ_BENCH_PLAIN` names, where
+//! it is set, which does not link libtorch. The processes step in turn, round after round, so that a busy machine slows
 //! all of them alike.
 
 mod cases;
@@ -42,7 +43,8 @@ impl Process {
             python.arg(script);
             python
         } else {
-            Command::new(std::env::current_exe().ok()?)
+            let plain = std::env::var_os("JAQ_BENCH_PLAIN").filter(|_| case.backend != "tch");
+            Command::new(plain.map_or_else(std::env::current_exe, |path| Ok(path.into())).ok()?)
         };
         command.args(["--child", &text, &threads.to_string(), &BATCH.to_string()]);
         command.env("OMP_NUM_THREADS", threads.to_string()).stderr(Stdio::null());

@@ -26,8 +26,7 @@ use crate::cosearch::{
     Begin, Found, SearchConfig, SearchError, SearchProgress, Task, halves, search_from, train,
 };
 use crate::data::Dataset;
-use crate::ops::candle::Candle;
-use crate::retrain::{Control, TrainError, on_threads};
+use crate::retrain::{Control, TrainError};
 use crate::space::{Choice, Space};
 
 pub use judge::{Judge, JudgeConfig};
@@ -104,8 +103,7 @@ fn supernet(
 ) -> Result<Checkpoint, TrainError> {
     let limits = Limits::default();
     let task = Task { objective: None, limits: &limits, begin, warm_up_only };
-    let run = || train(&Candle, space, data, task, config, control);
-    Ok(on_threads(config.threads, run)??.state)
+    Ok(train(space, data, task, config, control)?.state)
 }
 
 /// The co-search of operators with all weights and all tensors between layers at one width each.

@@ -1,4 +1,4 @@
-//! Lists `boards/*.toml` and `boards/tables/*` so that the library carries them: a board or a table
+//! Lists `boards/*.toml`, `boards/targets/*` and `boards/tables/*` so that the library carries them: a board or a table
 //! is added by adding its file.
 
 use std::fmt::Write;
@@ -10,6 +10,7 @@ fn main() {
     let mut code = String::new();
     for (name, folder, ending) in [
         ("BOARDS", boards.clone(), ".toml"),
+        ("PROBE_TARGETS", boards.join("targets"), ".yaml"),
         ("TABLES", boards.join("tables"), ".toml"),
         ("MEASUREMENTS", boards.join("tables"), ".measurements.csv"),
     ] {

@@ -173,6 +173,14 @@ pub struct Links {
     /// Chip name of probe-rs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<String>,
+    /// Description of that chip in `boards/targets/`, where probe-rs has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_target: Option<String>,
+}
+
+/// A chip's description for probe-rs, a file of `boards/targets/` without its ending.
+pub fn probe_target(name: &str) -> Option<&'static str> {
+    files::PROBE_TARGETS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
 /// Memory that a model cannot have.
@@ -409,6 +417,9 @@ mod tests {
         for (name, text) in BOARDS {
             if kind_of(name, text).unwrap() == Kind::Mcu {
                 let board = Mcu::parse(name, text).unwrap_or_else(|e| panic!("{e}"));
+                if let Some(description) = &board.links.probe_target {
+                    assert!(probe_target(description).is_some(), "{name}: no {description}");
+                }
                 if let Some(other) = &board.emulated_by {
                     let other = Mcu::load(other).unwrap_or_else(|e| panic!("{name}: {e}"));
                     assert_eq!(other.core.isa, board.core.isa, "{name}: another instruction set");

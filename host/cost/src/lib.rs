@@ -37,7 +37,7 @@ pub use accelerator::{
 pub use batch_tile::{Best, Objective};
 pub use board::{
     BoardError, Core, Energy, IsaName, Kind, Links, Mcu, Memory, Reserve, Timing, Use, describe,
-    names,
+    names, probe_target,
 };
 pub use cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
 pub use design_space::DesignSpace;

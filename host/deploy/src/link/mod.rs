@@ -4,8 +4,10 @@
 //! ([`crate::validate`]).
 
 pub mod log;
+pub mod probe;
 pub mod qemu;
 pub mod replay;
+pub mod source;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -42,6 +44,11 @@ pub trait Wire {
         Vec::new()
     }
 
+    /// The line of the firmware's sources that an address belongs to, if it is known.
+    fn locate(&self, _address: u64) -> Option<String> {
+        None
+    }
+
     /// What figures of this device are.
     fn provenance(&self) -> Provenance;
 
@@ -64,6 +71,10 @@ impl Wire for Box<dyn Wire> {
 
     fn log(&self) -> Vec<String> {
         (**self).log()
+    }
+
+    fn locate(&self, address: u64) -> Option<String> {
+        (**self).locate(address)
     }
 
     fn provenance(&self) -> Provenance {
@@ -99,6 +110,8 @@ pub enum LinkError {
     Mismatch { what: &'static str, expected: String, found: String },
     #[error("{0}")]
     Model(String),
+    #[error(transparent)]
+    Probe(#[from] probe::ProbeError),
 }
 
 /// What a host expects of a device.
@@ -339,7 +352,10 @@ impl Session {
         let payload = self.framer.payload();
         let answer = protocol::decode::<Response<'_>>(payload);
         if let Ok(Response::Error { code, text }) = answer {
-            let text = text.to_owned();
+            let text = match code {
+                ErrorCode::Fault => self.located(text),
+                _ => text.to_owned(),
+            };
             return Err(LinkError::Device { code, text });
         }
         if let Some(result) = take(payload, answer) {
@@ -389,6 +405,18 @@ impl Session {
                     return Err(LinkError::Gone { what, last_words: self.last_words() });
                 }
             }
+        }
+    }
+
+    /// The last words of a firmware, with the source line of the address they name.
+    fn located(&self, text: &str) -> String {
+        let address = text.split_once("pc 0x").and_then(|(_, rest)| {
+            let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next()?;
+            u64::from_str_radix(digits, 16).ok()
+        });
+        match address.and_then(|address| self.wire.locate(address)) {
+            Some(line) => format!("{text}: {line}"),
+            None => text.to_owned(),
         }
     }
 

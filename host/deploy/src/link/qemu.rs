@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use jaq_network::Provenance;
 
-use super::{LinkError, Wire, log};
+use super::{LinkError, Wire, log, source};
 
 /// The emulator of Arm machines, as a command.
 pub const QEMU: &str = "qemu-system-arm";
@@ -167,6 +167,10 @@ impl Wire for Qemu {
 
     fn log(&self) -> Vec<String> {
         log::lines(&self.elf, &self.log.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    fn locate(&self, address: u64) -> Option<String> {
+        source::locate(&self.elf, address)
     }
 
     fn provenance(&self) -> Provenance {

@@ -56,6 +56,10 @@ impl<W: Wire> Wire for Recorder<W> {
         self.wire.log()
     }
 
+    fn locate(&self, address: u64) -> Option<String> {
+        self.wire.locate(address)
+    }
+
     fn provenance(&self) -> Provenance {
         self.wire.provenance()
     }

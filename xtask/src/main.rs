@@ -3,6 +3,7 @@
 
 mod bench;
 mod libtorch;
+mod rtl;
 mod setup;
 
 use std::ffi::OsString;
@@ -68,6 +69,8 @@ enum Task {
 enum Extra {
     /// libtorch, the optional backend of training.
     Tch,
+    /// The simulator of CV32E40P, for cycles of a real core.
+    Rtl,
 }
 
 fn main() -> ExitCode {
@@ -85,6 +88,7 @@ impl Task {
         match self {
             Task::Setup { what: None } => setup::run(),
             Task::Setup { what: Some(Extra::Tch) } => Libtorch::setup().map(drop),
+            Task::Setup { what: Some(Extra::Rtl) } => rtl::setup(),
             Task::Fw { clippy } => {
                 setup::run()?;
                 if clippy { lint_firmware() } else { build_firmware() }
@@ -92,6 +96,7 @@ impl Task {
             Task::Test { libtorch: true, arguments, .. } => test_libtorch(&arguments),
             Task::Test { full, arguments, .. } => {
                 setup::run()?;
+                rtl::setup()?;
                 test(full, &arguments)
             }
             Task::Bench { what } => what.run(),

@@ -73,7 +73,7 @@ fn emulator(qemu: &'static str, package: &'static str) -> Result<(), String> {
 }
 
 /// Installs Debian packages, as root or by `sudo` where it asks for no password.
-fn apt_install(packages: &[&str]) -> Result<(), String> {
+pub fn apt_install(packages: &[&str]) -> Result<(), String> {
     let apt = |arguments: &[&str]| {
         let root = run_quietly(Command::new("sh").args(["-c", "test $(id -u) = 0"])).is_ok();
         let mut command = match root {
@@ -94,7 +94,7 @@ fn apt_install(packages: &[&str]) -> Result<(), String> {
 }
 
 /// Runs a command and keeps its output; the end of it is the error.
-fn run_quietly(command: &mut Command) -> Result<(), String> {
+pub fn run_quietly(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,

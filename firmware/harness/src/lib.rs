@@ -7,9 +7,13 @@
 #![no_std]
 
 pub mod clock;
+#[cfg(feature = "cv32e40p")]
+pub mod cv32e40p;
 #[cfg(feature = "emulated")]
 pub mod emulated;
 pub mod fatal;
+#[cfg(feature = "mailbox")]
+mod mailbox;
 pub mod memory;
 #[cfg(feature = "mps2")]
 pub mod mps2;

@@ -176,6 +176,9 @@ pub struct Links {
     /// Description of that chip in `boards/targets/`, where probe-rs has none of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_target: Option<String>,
+    /// Whether the core is simulated at register-transfer level (`cargo xtask setup rtl`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rtl: bool,
 }
 
 /// A chip's description for probe-rs, a file of `boards/targets/` without its ending.

@@ -24,6 +24,8 @@ pub struct Target {
     pub triple: &'static str,
     /// QEMU's name of the machine, where it emulates the board.
     pub machine: Option<&'static str>,
+    /// Whether the simulator of its registers and wires is part of this repository.
+    pub rtl: bool,
     /// The micro-kernels its firmware has.
     pub isa: Isa,
 }
@@ -37,6 +39,13 @@ pub const TARGETS: &[Target] = &[
     // QEMU has no Cortex-M0+ with enough memory; an M3 executes Armv6-M code the same.
     emulated("mps2-an385-v6m", "thumbv6m-none-eabi", "mps2-an385", Isa::Armv6m),
     emulated("virt-rv32", "riscv32imc-unknown-none-elf", "virt", Isa::Rv32im),
+    Target {
+        board: "cv32e40p",
+        triple: "riscv32imc-unknown-none-elf",
+        machine: None,
+        rtl: true,
+        isa: Isa::Rv32im,
+    },
 ];
 
 const fn emulated(
@@ -45,13 +54,13 @@ const fn emulated(
     machine: &'static str,
     isa: Isa,
 ) -> Target {
-    Target { board, triple, machine: Some(machine), isa }
+    Target { board, triple, machine: Some(machine), rtl: false, isa }
 }
 
 /// How a firmware reaches the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// By the emulator's own means: semihosting and a UART.
+    /// By the means of an emulator (semihosting and a UART) or simulator (a mailbox).
     Emulator,
     /// Through a debug probe (RTT).
     Probe,
@@ -60,7 +69,8 @@ pub enum Transport {
 impl Target {
     /// What reaches the board if nothing else is asked for.
     pub fn transport(&self) -> Transport {
-        if self.machine.is_some() { Transport::Emulator } else { Transport::Probe }
+        let emulated = self.machine.is_some() || self.rtl;
+        if emulated { Transport::Emulator } else { Transport::Probe }
     }
 }
 

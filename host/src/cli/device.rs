@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use jaq_cost::Mcu;
 use jaq_deploy::firmware::{self, Firmware};
 use jaq_deploy::link::qemu::Qemu;
-use jaq_deploy::link::{Expected, Session};
+use jaq_deploy::link::rtl::Waits;
+use jaq_deploy::link::{self, Expected, Session};
 use jaq_deploy::validate::Sizes;
 use jaq_shared::format::Model;
 
@@ -17,6 +18,8 @@ use jaq_shared::format::Model;
 pub enum Via {
     /// The board's emulated core: instruction counts, never latencies.
     Qemu,
+    /// The core's own RTL in simulation: true cycles.
+    Rtl,
 }
 
 /// Options of every command that talks to a device.
@@ -28,6 +31,9 @@ pub struct DeviceArgs {
     /// Longest wait for any answer of the device, in seconds.
     #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
     pub timeout: f64,
+    /// With `--via rtl`: wait states of the memory, for fetches, loads and stores alike.
+    #[arg(long, default_value_t = 0, value_name = "CYCLES")]
+    pub wait_states: u8,
 }
 
 impl DeviceArgs {
@@ -53,6 +59,10 @@ pub fn stand_in(board: &Mcu, via: Via) -> Result<Mcu> {
             Some(name) => Ok(Mcu::load(name)?),
             None => bail!("no emulated board runs the kernels of `{}`", board.name),
         },
+        Via::Rtl if board.links.rtl => Ok(board.clone()),
+        Via::Rtl => {
+            bail!("there is no RTL of `{}` here; --via rtl works with --board cv32e40p", board.name)
+        }
     }
 }
 
@@ -79,6 +89,7 @@ pub fn deploy(
                 Expected { board: target.name.clone(), build: Some(firmware.build.clone()) };
             Session::start(Qemu::start(machine, &firmware.elf)?, &expected, wait)?
         }
+        Via::Rtl => link::simulate(&firmware, Waits::all(args.wait_states), wait)?,
     };
     Ok(Deployed { session, firmware })
 }

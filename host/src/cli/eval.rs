@@ -128,7 +128,7 @@ impl Eval {
     ) -> Result<Evaluation> {
         let name = self.board.as_deref().unwrap_or(engine.model().info().board);
         let board = Mcu::load(name)?;
-        let args = DeviceArgs { via, timeout: self.timeout };
+        let args = DeviceArgs { via, timeout: self.timeout, wait_states: 0 };
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let mut deployed = device::deploy(&board, &args, Some(&self.file), folder.path())?;
         let file = std::fs::read(&self.file)

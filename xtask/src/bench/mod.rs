@@ -11,9 +11,10 @@ mod train;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Subcommand, ValueEnum};
-use jaq_deploy::firmware;
+use jaq_deploy::firmware::{self, Firmware};
+use jaq_deploy::link::rtl::Waits;
 use jaq_deploy::link::{self, Session};
 use jaq_shared::kernels::Isa;
 use serde::Serialize;
@@ -71,6 +72,8 @@ enum Core {
     M0p,
     /// RV32IMC.
     Rv32,
+    /// CV32E40P, its RTL in simulation: cycles instead of instructions.
+    Cv32e40p,
 }
 
 impl Core {
@@ -83,6 +86,7 @@ impl Core {
             Core::M3 => "mps2-an385",
             Core::M0p => "mps2-an385-v6m",
             Core::Rv32 => "virt-rv32",
+            Core::Cv32e40p => "cv32e40p",
         }
     }
 
@@ -100,6 +104,23 @@ impl Core {
     fn start(self) -> Result<Session> {
         eprintln!("building the firmware of {}", self.board());
         let firmware = firmware::build_open(self.board())?;
-        Ok(link::emulate(&firmware, Duration::from_secs(300))?)
+        connect(&firmware, 0)
     }
+}
+
+/// How long a core may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Starts `firmware` on its emulator, or on its simulator with a memory of `wait_states`.
+fn connect(firmware: &Firmware, wait_states: u8) -> Result<Session> {
+    if firmware.target.rtl {
+        crate::rtl::setup()?;
+        return Ok(link::simulate(firmware, Waits::all(wait_states), PATIENCE)?);
+    }
+    ensure!(
+        wait_states == 0,
+        "only simulated memory has wait states, not {}",
+        firmware.target.board
+    );
+    Ok(link::emulate(firmware, PATIENCE)?)
 }

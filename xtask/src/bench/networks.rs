@@ -3,20 +3,19 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use jaq_cost::planner;
 use jaq_deploy::export::{self, Origin};
-use jaq_deploy::validate::{Ask, Device};
-use jaq_deploy::{firmware, link, oracle};
+use jaq_deploy::validate::{Ask, Device, Unit};
+use jaq_deploy::{firmware, oracle};
 use jaq_network::{Network, SplitMix64, TrainedLayer, TrainedNetwork, reference};
 use jaq_shared::format::{Bits, LayerBits, Model};
 use jaq_shared::runtime;
 use serde::Serialize;
 
-use super::{Core, conclude};
+use super::{Core, conclude, connect};
 
 /// Networks, the instructions CMSIS-NN's int8 kernels take for them on a Cortex-M7 (counted on
 /// QEMU), and the limits that follow for W8A8, W4A4 and W2A2 as shares of it.
@@ -27,7 +26,10 @@ const PEERS: [(&str, u64, [f64; 3]); 4] = [
     ("fcae", 580_000, [0.66, 0.65, 0.36]),
 ];
 
-/// Count the instructions, flash and RAM of the reference networks on an emulated core.
+/// Cycles per MAC that ResNet-8 may take on CV32E40P, plain RV32IMC.
+const CYCLES_PER_MAC: [(&str, f64); 3] = [("W8A8", 4.0), ("W4A4", 2.4), ("W2A2", 1.5)];
+
+/// Count the instructions (on a simulated core the cycles), flash and RAM of the reference networks.
 ///
 /// Input and logits have 8 bits. `mixed` gives every layer widths of its own, so that all occur.
 #[derive(Debug, Args)]
@@ -41,6 +43,9 @@ pub struct Networks {
     /// Widths, for example W2A4, or `mixed`; may be given several times.
     #[arg(long, value_name = "WxAy", default_values = ["W8A8", "W4A4", "W2A2", "mixed"])]
     bits: Vec<Widths>,
+    /// Wait states of the memory of a simulated core.
+    #[arg(long, default_value_t = 0)]
+    wait_states: u8,
     /// Seed of weights and inputs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -105,7 +110,9 @@ struct Run {
     core: String,
     network: String,
     bits: String,
-    instructions: u64,
+    /// What `count` counts.
+    unit: Unit,
+    count: u64,
     macs: u64,
     /// CMSIS-NN int8 on a Cortex-M7.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +121,8 @@ struct Run {
     ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cycles_per_mac_limit: Option<f64>,
     /// All that inference alone links beside the model: machine code, constants, start-up.
     code_bytes: usize,
     kernels_bytes: usize,
@@ -136,11 +145,11 @@ impl Networks {
         let mut runs = Vec::new();
         if !self.json {
             println!(
-                "{:<5}{:<21}{:<7}{:>13}{:>8}{:>8}{:>6} |{:>7}{:>9}{:>8} |{:>8}{:>8}{:>7}",
+                "{:<9}{:<21}{:<7}{:>13}{:>8}{:>8}{:>6} |{:>7}{:>9}{:>8} |{:>8}{:>8}{:>7}",
                 "core",
                 "network",
                 "bits",
-                "instructions",
+                "count",
                 "per MAC",
                 "CMSIS",
                 "limit",
@@ -164,10 +173,14 @@ impl Networks {
                     let mut run = run.with_context(|| place)?;
                     if core == Core::M7 {
                         run.cmsis_nn_int8 = Some(peer);
-                        run.ratio = Some(run.instructions as f64 / peer as f64);
+                        run.ratio = Some(run.count as f64 / peer as f64);
                         let uniform = ["W8A8", "W4A4", "W2A2"];
                         let found = uniform.iter().zip(limits).find(|(bits, _)| **bits == run.bits);
                         run.limit = found.map(|(_, limit)| limit);
+                    }
+                    if core == Core::Cv32e40p && name == "resnet8" && self.wait_states == 0 {
+                        let limit = CYCLES_PER_MAC.iter().find(|(bits, _)| *bits == run.bits);
+                        run.cycles_per_mac_limit = limit.map(|(_, limit)| *limit);
                     }
                     if !self.json {
                         println!("{run}");
@@ -194,13 +207,13 @@ impl Networks {
         eprintln!("building the firmware of {} with {name} {widths}", core.board());
         let elf = folder.join(format!("bench-{}.elf", core.name()));
         let firmware = firmware::build(core.board(), Some(&model), &elf)?;
-        let mut session = link::emulate(&firmware, Duration::from_secs(600))?;
+        let mut session = connect(&firmware, self.wait_states)?;
         session.open(&packed.bytes)?;
         let mut random = SplitMix64(self.seed);
         let elements = trained.network.input.shape.elements();
         let raw: Vec<u8> = (0..elements).map(|_| random.below(256) as u8).collect();
         let found = session.infer(&raw, Ask::Output)?;
-        let stats = session.stats()?;
+        let (stats, unit) = (session.stats()?, session.unit());
         session.bye()?;
 
         let tensors = oracle::infer(&trained, &integers, &raw);
@@ -221,11 +234,13 @@ impl Networks {
             core: core.name(),
             network: name.to_owned(),
             bits: widths.to_string(),
-            instructions: found.total,
+            unit,
+            count: found.total,
             macs: trained.network.macs(),
             cmsis_nn_int8: None,
             ratio: None,
             limit: None,
+            cycles_per_mac_limit: None,
             code_bytes: product.code_bytes(),
             kernels_bytes: product.kernels,
             firmware_bytes: parts.code_bytes(),
@@ -243,15 +258,17 @@ impl Networks {
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let per_mac = self.instructions as f64 / self.macs.max(1) as f64;
-        write!(f, "{:<5}{:<21}{:<7}", self.core, self.network, self.bits)?;
-        write!(f, "{:>13}{per_mac:>8.3}", self.instructions)?;
+        let per_mac = self.count as f64 / self.macs.max(1) as f64;
+        write!(f, "{:<9}{:<21}{:<7}", self.core, self.network, self.bits)?;
+        write!(f, "{:>13}{per_mac:>8.3}", self.count)?;
         let share = |share: Option<f64>| share.map_or(String::new(), |s| format!("{s:.3}"));
-        let limit = self.limit.map_or(String::new(), |limit| format!("{limit:.2}"));
+        let limit = self.limit.or(self.cycles_per_mac_limit);
+        let limit = limit.map_or(String::new(), |limit| format!("{limit:.2}"));
         write!(f, "{:>8}{limit:>6} |{:>7}", share(self.ratio), self.code_bytes)?;
         write!(f, "{:>9}{:>8} |", self.packed_weights_bytes, self.tables_bytes)?;
         write!(f, "{:>8}{:>8}{:>7}", self.arena_bytes, self.arena_lower_bound, self.stack_bytes)?;
-        let over = self.ratio.zip(self.limit).is_some_and(|(ratio, limit)| ratio > limit);
+        let over = self.ratio.zip(self.limit).is_some_and(|(ratio, limit)| ratio > limit)
+            || self.cycles_per_mac_limit.is_some_and(|limit| per_mac > limit);
         f.write_str(match (self.exact, over) {
             (false, _) => "  WRONG",
             (true, true) => "  exact, over",

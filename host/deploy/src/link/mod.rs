@@ -7,6 +7,7 @@ pub mod log;
 pub mod probe;
 pub mod qemu;
 pub mod replay;
+pub mod rtl;
 pub mod source;
 
 use std::io;
@@ -150,6 +151,22 @@ pub fn emulate(firmware: &Firmware, timeout: Duration) -> Result<Session, LinkEr
     })?;
     let expected = Expected { board: board.to_owned(), build: Some(firmware.build.clone()) };
     Session::start(qemu::Qemu::start(machine, &firmware.elf)?, &expected, timeout)
+}
+
+/// Starts `firmware` on the simulated core, with a memory of `waits`, and says hello.
+pub fn simulate(
+    firmware: &Firmware,
+    waits: rtl::Waits,
+    timeout: Duration,
+) -> Result<Session, LinkError> {
+    let board = firmware.target.board;
+    if !firmware.target.rtl {
+        return Err(LinkError::Model(format!(
+            "there is no RTL of {board} here; --via rtl works with --board cv32e40p"
+        )));
+    }
+    let expected = Expected { board: board.to_owned(), build: Some(firmware.build.clone()) };
+    Session::start(rtl::Rtl::start(&firmware.elf, waits)?, &expected, timeout)
 }
 
 /// A device that has said hello and matches this host.

@@ -49,6 +49,9 @@ mod portable_planes;
 mod reference;
 pub mod requant;
 mod word;
+mod word;
+mod word_depthwise;
+mod word_linear;
 mod work;
 
 use serde::{Deserialize, Serialize};
@@ -78,11 +81,15 @@ pub enum KernelId {
     MaxPool,
     /// Convolution on 32-bit products: fields of two pixels in one register.
     Word,
+    /// Depthwise convolution on 32-bit products.
+    WordDepthwise,
+    /// Linear layer on 32-bit products.
+    WordLinear,
 }
 
 impl KernelId {
     /// Every kernel.
-    pub const ALL: [KernelId; 9] = [
+    pub const ALL: [KernelId; 11] = [
         KernelId::Reference,
         KernelId::Outer,
         KernelId::Dual,
@@ -92,6 +99,8 @@ impl KernelId {
         KernelId::AvgPool,
         KernelId::MaxPool,
         KernelId::Word,
+        KernelId::WordDepthwise,
+        KernelId::WordLinear,
     ];
 
     /// Name as printed by `inspect` and benchmarks.
@@ -106,11 +115,13 @@ impl KernelId {
             KernelId::AvgPool => "avgpool",
             KernelId::MaxPool => "maxpool",
             KernelId::Word => "word",
+            KernelId::WordDepthwise => "word-depthwise",
+            KernelId::WordLinear => "word-linear",
         }
     }
 
     /// Version of the layout: raised by every change that alters a stored byte, packed weight or
-    /// table. Packed models of another version are refused.
+    /// table. Packed models of another version are refused. The first is 0.
     fn version(self) -> u32 {
         match self {
             KernelId::Reference => 1,
@@ -122,6 +133,7 @@ impl KernelId {
             KernelId::AvgPool => 3,
             KernelId::MaxPool => 3,
             KernelId::Word => 1,
+            KernelId::WordDepthwise | KernelId::WordLinear => 0,
         }
     }
 
@@ -134,6 +146,7 @@ impl KernelId {
             (Isa::Armv7em, KernelId::Depthwise) => 7,
             (Isa::Armv7em, KernelId::Add | KernelId::AvgPool | KernelId::MaxPool) => 3,
             (Isa::Armv7em, KernelId::Dot) => 2,
+            (Isa::Armv7em, KernelId::WordDepthwise | KernelId::WordLinear) => 0,
             _ => 1,
         }
     }
@@ -213,14 +226,17 @@ pub fn candidates(
     };
     // Without long multiplications worth the name, products of 32 bits serve better.
     let short = matches!(isa, Isa::Armv7m | Isa::Armv6m | Isa::Rv32im);
-    let word = (isa != Isa::Armv7em && word::supports(layer)).then_some(KernelId::Word);
+    let words = isa != Isa::Armv7em;
+    let word = (words && word::supports(layer)).then_some(KernelId::Word);
     let dense = (!short && dense::supports(layer)).then(|| match dense::family(layer) {
         Family::Outer => KernelId::Outer,
         Family::Dual => KernelId::Dual,
     });
+    let rows = (words && word_depthwise::supports(layer)).then_some(KernelId::WordDepthwise);
+    let products = (words && word_linear::supports(layer)).then_some(KernelId::WordLinear);
     let depthwise = depthwise::supports(layer).then_some(KernelId::Depthwise);
     let dot = (layer.op == Op::Linear).then_some(KernelId::Dot);
-    [dense, word, dot, depthwise, Some(general)].into_iter().flatten()
+    [dense, word, products, dot, rows, depthwise, Some(general)].into_iter().flatten()
 }
 
 /// Working memory of `kernel` on `layer` in bytes, a multiple of 4.
@@ -230,6 +246,8 @@ pub fn scratch_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
         KernelId::Word => word::scratch_bytes(layer),
         KernelId::Dot => linear::scratch_bytes(layer),
         KernelId::Depthwise => depthwise::scratch_bytes(layer),
+        KernelId::WordDepthwise => word_depthwise::scratch_bytes(layer),
+        KernelId::WordLinear => word_linear::scratch_bytes(layer),
         KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
     }
 }
@@ -237,12 +255,13 @@ pub fn scratch_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
 /// Size of the packed weights in bytes, a multiple of 4.
 pub fn packed_weight_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
     match kernel {
-        KernelId::Reference | KernelId::Depthwise => {
+        KernelId::Reference | KernelId::Depthwise | KernelId::WordDepthwise => {
             codes::stream_bytes(layer.weights(), layer.bits.weight)
         }
         KernelId::Outer | KernelId::Dual => dense::packed_weight_bytes(layer),
         KernelId::Word => word::packed_weight_bytes(layer),
         KernelId::Dot => linear::packed_weight_bytes(layer),
+        KernelId::WordLinear => word_linear::packed_weight_bytes(layer),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
     }
 }
@@ -262,12 +281,13 @@ pub fn table_lengths(layer: &LayerShape) -> (usize, usize) {
 /// [`packed_weight_bytes`] long.
 pub fn pack_weights(kernel: KernelId, layer: &LayerShape, weights: &[i8], out: &mut [u8]) {
     match kernel {
-        KernelId::Reference | KernelId::Depthwise => {
+        KernelId::Reference | KernelId::Depthwise | KernelId::WordDepthwise => {
             codes::write_stream(layer.bits.weight, weights, out);
         }
         KernelId::Outer | KernelId::Dual => dense::pack_weights(layer, weights, out),
         KernelId::Word => word::pack_weights(layer, weights, out),
         KernelId::Dot => linear::pack_weights(layer, weights, out),
+        KernelId::WordLinear => word_linear::pack_weights(layer, weights, out),
         KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
     }
 }
@@ -300,7 +320,14 @@ pub fn prepare(
         KernelId::Word => word::prepare(layer, requant, multipliers, biases),
         KernelId::Dot => requant::prepare_upper(requant, layer.bits.output, multipliers),
         KernelId::Depthwise => depthwise::prepare(layer, requant, weights, multipliers, biases),
-        KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => {}
+        KernelId::WordDepthwise => {
+            word_depthwise::prepare(layer, requant, weights, multipliers, biases);
+        }
+        KernelId::Reference
+        | KernelId::WordLinear
+        | KernelId::Add
+        | KernelId::AvgPool
+        | KernelId::MaxPool => {}
     }
 }
 
@@ -325,7 +352,7 @@ const fn is_named(kernel: KernelId) -> bool {
     // What the core's [`candidates`] never hold.
     let short = cfg!(any(jaq_armv7m, jaq_armv6m, jaq_rv32im));
     let never = match kernel {
-        KernelId::Word => cfg!(jaq_armv7em),
+        KernelId::Word | KernelId::WordDepthwise | KernelId::WordLinear => cfg!(jaq_armv7em),
         KernelId::Outer | KernelId::Dual => short,
         _ => false,
     };
@@ -360,6 +387,8 @@ pub fn run(kernel: KernelId, call: Call<'_>) {
         Word if const { is_linked(Word) } => word::run(call),
         Dot if const { is_linked(Dot) } => linear::run(call),
         Depthwise if const { is_linked(Depthwise) } => depthwise::run(call),
+        WordDepthwise if const { is_linked(WordDepthwise) } => word_depthwise::run(call),
+        WordLinear if const { is_linked(WordLinear) } => word_linear::run(call),
         Add if const { is_linked(Add) } => elementwise::add(call),
         AvgPool if const { is_linked(AvgPool) } => elementwise::average_pool(call),
         MaxPool if const { is_linked(MaxPool) } => elementwise::max_pool(call),
@@ -376,6 +405,8 @@ pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
         KernelId::Word => word::work(layer),
         KernelId::Dot => linear::work(layer),
         KernelId::Depthwise => depthwise::work(layer),
+        KernelId::WordDepthwise => word_depthwise::work(layer),
+        KernelId::WordLinear => word_linear::work(layer),
         KernelId::Add => elementwise::add_work(layer),
         KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer),
     }
@@ -392,9 +423,10 @@ pub fn cost_hash(isa: Isa) -> u32 {
     fold(|kernel| kernel.cost_version(isa))
 }
 
-/// FNV-1a of a number of every kernel.
+/// FNV-1a of a number of every kernel. Those with 0 are left out: a kernel that is added leaves what
+/// was made before it valid.
 fn fold(number: impl Fn(KernelId) -> u32) -> u32 {
-    KernelId::ALL.iter().fold(0x811c_9dc5, |hash, &kernel| {
+    KernelId::ALL.iter().filter(|&&kernel| number(kernel) > 0).fold(0x811c_9dc5, |hash, &kernel| {
         [kernel as u32, number(kernel)]
             .iter()
             .fold(hash, |hash: u32, &value| (hash ^ value).wrapping_mul(0x0100_0193))

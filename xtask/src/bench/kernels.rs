@@ -122,7 +122,7 @@ impl Kernels {
         let mut runs = Vec::new();
         if !self.json {
             println!(
-                "{:<5}{:<22}{:<8}{:<10}{:>13}{:>9}{:>7}",
+                "{:<5}{:<22}{:<8}{:<15}{:>13}{:>9}{:>7}",
                 "core", "layer", "bits", "kernel", "instructions", "per MAC", "limit"
             );
         }
@@ -216,7 +216,7 @@ impl Kernels {
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Run { core, layer, bits, kernel, instructions, instructions_per_mac, .. } = self;
-        write!(f, "{core:<5}{layer:<22}{bits:<8}{kernel:<10}{instructions:>13}")?;
+        write!(f, "{core:<5}{layer:<22}{bits:<8}{kernel:<15}{instructions:>13}")?;
         write!(f, "{instructions_per_mac:>9.3}")?;
         match self.limit {
             None => write!(f, "{:>7}", "")?,

@@ -154,7 +154,7 @@ impl Rows<'_> {
         let taps = window.taps();
         let mut codes = [0i8; MOST_TAPS];
         let codes = codes.get_mut(..taps).unwrap_or_default();
-        let tables = self.tables.chunks_exact_mut(self.plan.terms + TABLES);
+        let tables = self.tables.chunks_exact_mut((self.plan.terms + TABLES).max(1));
         for (lane, (table, (&m, &b))) in tables.zip(m.iter().zip(b)).enumerate() {
             codes::read_run(self.layer.bits.weight, weights, (first + lane) * taps, codes);
             if self.rule.negates(m) {

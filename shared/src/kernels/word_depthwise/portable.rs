@@ -10,7 +10,7 @@ pub fn sums(sums: Sums<'_>) {
     let terms = sums.offsets.len();
     let raws = sums.raw.chunks_exact_mut((WORDS * sums.quads).max(1));
     let mut base = 0;
-    for (table, raw) in sums.tables.chunks_exact(terms + TABLES).zip(raws) {
+    for (table, raw) in sums.tables.chunks_exact((terms + TABLES).max(1)).zip(raws) {
         for (quad, raw) in raw.as_chunks_mut::<WORDS>().0.iter_mut().enumerate() {
             let mut acc = [sums.start; WORDS];
             for (&offset, &weight) in sums.offsets.iter().zip(table) {
@@ -33,7 +33,7 @@ pub fn finish(finish: Finish<'_>) {
     let Finish { plan, rule, .. } = finish;
     let outs = finish.out.chunks_exact_mut(plan.plane.max(1));
     let raws = finish.raw.chunks_exact(plan.sums().max(1));
-    let tables = finish.tables.chunks_exact(plan.terms + TABLES);
+    let tables = finish.tables.chunks_exact((plan.terms + TABLES).max(1));
     for ((table, raw), out) in tables.zip(raws).zip(outs) {
         let Some(&table) = table.last_chunk::<TABLES>() else { return };
         let code = |output: i32| rule.code(output, table) as u8;

@@ -49,7 +49,6 @@ mod portable_planes;
 mod reference;
 pub mod requant;
 mod word;
-mod word;
 mod word_depthwise;
 mod word_linear;
 mod work;

@@ -1,8 +1,12 @@
-//! The build script that every board crate shares. It hands the crate's `memory.x` and the
-//! harness's `model.x` to the linker and writes `board.rs`: the crate's name, the identity of the
-//! build (`JAQ_BUILD_ID`) and the model to build in (`JAQ_MODEL`, a path), if any.
+//! The build script that every board crate shares. It hands the memory map of the board file
+//! (`boards/<crate>.toml`) and the harness's `model.x` to the linker and writes `board.rs`: the
+//! crate's name, the identity of the build (`JAQ_BUILD_ID`), the model (`JAQ_MODEL`, a path) and
+//! the raw inputs (`JAQ_INPUTS`) to build in, if any.
 //!
-//! Must not know any board.
+//! A crate may add a `board.x` of its own for sections that only its chip has; one with a
+//! `memory.x` is no board and keeps its map. Must not know any board.
+
+mod memory;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -19,12 +23,8 @@ pub fn product() {
 
 fn build(linker_scripts: &[&'static str]) {
     let out = PathBuf::from(variable("OUT_DIR"));
-    for script in ["memory.x", "../harness/model.x"] {
-        println!("cargo::rerun-if-changed={script}");
-        let name = Path::new(script).file_name().expect("a file");
-        let text = fs::read(script).unwrap_or_else(|error| panic!("{script}: {error}"));
-        write(&out.join(name), &text);
-    }
+    write(&out.join("memory.x"), memory_map().as_bytes());
+    write(&out.join("model.x"), read("../harness/model.x").as_bytes());
     println!("cargo::rustc-link-search={}", out.display());
     // The linker script of cortex-m-rt includes the memory map, that of riscv-rt does not.
     let memory = variable("TARGET").starts_with("riscv").then_some("memory.x");
@@ -35,9 +35,7 @@ fn build(linker_scripts: &[&'static str]) {
     println!("cargo::rustc-link-arg-bins=--nmagic");
 
     println!("cargo::rerun-if-env-changed=JAQ_BUILD_ID");
-    println!("cargo::rerun-if-env-changed=JAQ_MODEL");
     let build = env::var("JAQ_BUILD_ID").unwrap_or_else(|_| "unnamed".to_owned());
-    println!("cargo::rerun-if-env-changed=JAQ_INPUTS");
     let mut model = match built_in("JAQ_MODEL", &out.join("model.jaq")) {
         Some(len) => {
             section("FILE", ".model", len, "model.jaq")
@@ -59,6 +57,7 @@ fn build(linker_scripts: &[&'static str]) {
 
 /// Copies the file that an environment variable names to `copy`: its length, if there is one.
 fn built_in(name: &str, copy: &Path) -> Option<usize> {
+    println!("cargo::rerun-if-env-changed={name}");
     let path = env::var(name).ok().filter(|path| !path.is_empty())?;
     println!("cargo::rerun-if-changed={path}");
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{name}={path}: {error}"));
@@ -74,6 +73,28 @@ fn section(name: &str, section: &str, len: usize, file: &str) -> String {
          #[used]\n#[unsafe(link_section = {section:?})]\n\
          static {name}: {name}Bytes = {name}Bytes(*include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\")));\n"
     )
+}
+
+/// The linker's memory map: the crate's own, or that of its board file and its `board.x`.
+fn memory_map() -> String {
+    if Path::new("memory.x").is_file() {
+        return read("memory.x");
+    }
+    let file = format!("../../boards/{}.toml", variable("CARGO_PKG_NAME"));
+    println!("cargo::rerun-if-env-changed=JAQ_MODEL");
+    let built_in = env::var("JAQ_MODEL").is_ok_and(|path| !path.is_empty());
+    let mut text = memory::Board::parse(&read(&file))
+        .and_then(|board| board.script(variable("TARGET").starts_with("riscv"), built_in))
+        .unwrap_or_else(|reason| panic!("{file}: {reason}"));
+    if Path::new("board.x").is_file() {
+        text += &read("board.x");
+    }
+    text
+}
+
+fn read(path: &str) -> String {
+    println!("cargo::rerun-if-changed={path}");
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 fn variable(name: &str) -> String {

@@ -27,3 +27,9 @@ impl Wide {
         self.0
     }
 }
+
+/// Polls until `done`, some 100 ms at the clocks that boards start with; whether it came to that.
+/// For oscillators and regulators, which may be broken or, on an emulator, not there.
+pub fn settles(mut done: impl FnMut() -> bool) -> bool {
+    (0..400_000).any(|_| done())
+}

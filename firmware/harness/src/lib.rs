@@ -1,5 +1,5 @@
 //! What every firmware of JAQ shares: the request loop ([`serve`]), what it needs of a board
-//! ([`Link`], [`Clock`], [`Board`]), the regions of its memory map ([`memory`]), the
+//! ([`Link`], [`Clock`], [`Board`]), the counters of the cores ([`clock`]), the regions of its memory map ([`memory`]), the
 //! painted stack ([`stack`]) and the last words of a
 //! firmware that dies ([`fatal`]).
 //!
@@ -32,6 +32,9 @@ use cortex_m as _;
 #[cfg(target_arch = "riscv32")]
 use riscv as _;
 
+use core::cell::Cell;
+
+use critical_section::Mutex;
 pub use jaq_shared::protocol::{ClockUnit, Rate};
 pub use serve::serve;
 
@@ -49,8 +52,21 @@ pub trait Clock {
     /// How long a tick is.
     const RATE: Rate;
 
+    /// What counts, for the log.
+    fn name(&self) -> &'static str {
+        "a counter of the machine"
+    }
+
     /// Ticks since some moment. Counters of fewer bits are extended by whoever implements this.
     fn now(&mut self) -> u64;
+}
+
+/// Something a board has to say before there is a log; [`serve`] logs it as a warning.
+static NOTE: Mutex<Cell<Option<&'static str>>> = Mutex::new(Cell::new(None));
+
+/// Leaves a note for the log: what is not as the board file says.
+pub fn note(text: &'static str) {
+    critical_section::with(|cs| NOTE.borrow(cs).set(Some(text)));
 }
 
 /// What a firmware knows of itself.

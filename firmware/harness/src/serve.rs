@@ -13,7 +13,7 @@ use jaq_shared::protocol::{
 use jaq_shared::runtime::{self, Observer};
 
 use crate::once::Once;
-use crate::{Board, Clock, Link, memory, stack};
+use crate::{Board, Clock, Link, NOTE, memory, stack};
 
 /// Answers requests until the host says [`Request::Bye`].
 pub fn serve<L: Link, C: Clock>(board: Board, link: L, mut clock: C) -> ! {
@@ -39,6 +39,10 @@ pub fn serve<L: Link, C: Clock>(board: Board, link: L, mut clock: C) -> ! {
         arena: size_of_val(arena) as u32,
     };
     defmt::info!("{=str}, build {=str}, {=u32} bytes of arena", name, build, hello.arena);
+    defmt::info!("timed by {=str}, {=u32} a reading", clock.name(), hello.overhead);
+    if let Some(note) = critical_section::with(|cs| NOTE.borrow(cs).take()) {
+        defmt::warn!("{=str}", note);
+    }
     inbox.next(&mut wire);
     loop {
         // Without a model: only a good `Open` leads on.

@@ -33,6 +33,9 @@ pub struct Mcu {
     /// The emulated board that runs the same kernels, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emulated_by: Option<String>,
+    /// Whether our firmware has run on this chip itself.
+    #[serde(default)]
+    pub hardware: Hardware,
     /// Instruction set and cost table.
     pub core: Core,
     /// From instructions to cycles; absent on emulated machines, which have no latency.
@@ -62,6 +65,17 @@ pub enum Kind {
     Accelerator,
     /// Ranges of accelerators.
     DesignSpace,
+}
+
+/// Whether our firmware has run on a chip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hardware {
+    /// It was built and inspected, at most; every figure is a prediction or another machine's.
+    #[default]
+    NeverRun,
+    /// It has; `[sources]` says when and what was seen.
+    Run,
 }
 
 /// A processor core.
@@ -161,6 +175,9 @@ pub enum Use {
     Data,
     /// Activations and working memory.
     Arena,
+    /// Models that come over the link. Where no memory is for them, a firmware without a model
+    /// keeps half of the arena's.
+    Slot,
 }
 
 /// How a board is reached.
@@ -192,6 +209,8 @@ pub fn probe_target(name: &str) -> Option<&'static str> {
 pub struct Reserve {
     /// Flash for machine code.
     pub code_bytes: u32,
+    /// RAM for static variables.
+    pub data_bytes: u32,
     /// RAM for the stack.
     pub stack_bytes: u32,
 }
@@ -351,6 +370,9 @@ impl Mcu {
                 return fail("memory.use", &format!("must name {usage:?} in exactly one memory"));
             }
         }
+        if self.memory.iter().filter(|m| m.usage.contains(&Use::Slot)).count() > 1 {
+            return fail("memory.use", "must name Slot in one memory at most");
+        }
         for (i, memory) in self.memory.iter().enumerate() {
             let end = u64::from(memory.address) + u64::from(memory.size);
             if memory.size == 0 || end > 1 << 32 {
@@ -382,6 +404,9 @@ impl Mcu {
         if self.energy.is_some() {
             wanted.push("energy.pj_per_cycle");
         }
+        if self.hardware == Hardware::Run {
+            wanted.push("hardware");
+        }
         check_sources(file, &self.sources, &wanted)
     }
 
@@ -397,11 +422,13 @@ impl Mcu {
         u64::from(weights.size.saturating_sub(code))
     }
 
-    /// RAM an arena may take: what the stack leaves.
+    /// RAM an arena may take: what stack and variables leave.
     pub fn ram_bytes(&self) -> u64 {
         let arena = self.memory(Use::Arena);
-        let stack = if arena.usage.contains(&Use::Stack) { self.reserve.stack_bytes } else { 0 };
-        u64::from(arena.size.saturating_sub(stack))
+        let shared = |usage, bytes| if arena.usage.contains(&usage) { bytes } else { 0 };
+        let taken = shared(Use::Stack, self.reserve.stack_bytes)
+            .saturating_add(shared(Use::Data, self.reserve.data_bytes));
+        u64::from(arena.size.saturating_sub(taken))
     }
 
     /// Which micro-kernels the core runs.

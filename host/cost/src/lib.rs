@@ -36,8 +36,8 @@ pub use accelerator::{
 };
 pub use batch_tile::{Best, Objective};
 pub use board::{
-    BoardError, Core, Energy, IsaName, Kind, Links, Mcu, Memory, Reserve, Timing, Use, describe,
-    names, probe_target,
+    BoardError, Core, Energy, Hardware, IsaName, Kind, Links, Mcu, Memory, Reserve, Timing, Use,
+    describe, names, probe_target,
 };
 pub use cost::{Cost, CostModel, Interval, LayerCost, ModelError, NetworkCost};
 pub use design_space::DesignSpace;

@@ -10,10 +10,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jaq_cost::Mcu;
 use jaq_shared::format::{LoadError, Model};
 use jaq_shared::kernels::Isa;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
 use serde::{Deserialize, Serialize};
+
+use crate::inspect::{Layout, inspect};
 
 /// A board that firmware can be built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,10 @@ pub const TARGETS: &[Target] = &[
         rtl: true,
         isa: Isa::Rv32im,
     },
+    real("stm32h7", "thumbv7em-none-eabihf", Isa::Armv7em),
+    real("stm32f4", "thumbv7em-none-eabihf", Isa::Armv7em),
+    real("nrf52840", "thumbv7em-none-eabihf", Isa::Armv7em),
+    real("rp2040", "thumbv6m-none-eabi", Isa::Armv6m),
 ];
 
 const fn emulated(
@@ -64,6 +71,10 @@ pub enum Transport {
     Emulator,
     /// Through a debug probe (RTT).
     Probe,
+}
+
+const fn real(board: &'static str, triple: &'static str, isa: Isa) -> Target {
+    Target { board, triple, machine: None, rtl: false, isa }
 }
 
 impl Target {
@@ -93,6 +104,8 @@ pub struct Firmware {
     pub build: String,
     /// Sizes by part.
     pub parts: Parts,
+    /// Where it has its memory.
+    pub layout: Layout,
 }
 
 /// Flash and static RAM of a firmware by part, in bytes.
@@ -150,7 +163,9 @@ pub enum BuildError {
     Model { path: PathBuf, source: LoadError },
     #[error("cargo failed to build the firmware of {board}:\n{output}")]
     Cargo { board: &'static str, output: String },
-    #[error("{path} is no firmware: {reason}")]
+    #[error(transparent)]
+    Board(#[from] jaq_cost::BoardError),
+    #[error("{path} is no firmware for its board: {reason}")]
     Elf { path: PathBuf, reason: String },
 }
 
@@ -270,8 +285,11 @@ pub fn build_with(
     let (bytes, build) = compile(target, board, features(target, transport), model, inputs)?;
     let parts = parts(&bytes)
         .map_err(|error| BuildError::Elf { path: elf.to_owned(), reason: error.to_string() })?;
+    let file = Mcu::load(board)?;
+    let layout = inspect(&file, &bytes)
+        .map_err(|reason| BuildError::Elf { path: elf.to_owned(), reason })?;
     jaq_network::write_whole(elf, &bytes).map_err(io_error("cannot write", elf))?;
-    Ok(Firmware { elf: elf.to_owned(), target, build, parts })
+    Ok(Firmware { elf: elf.to_owned(), target, build, parts, layout })
 }
 
 /// The features of a board's crate that choose its way to the host.
@@ -489,6 +507,11 @@ mod tests {
             let manifest = folder().unwrap().join(target.board).join("Cargo.toml");
             let text = fs::read_to_string(&manifest).unwrap();
             assert!(text.contains(&format!("name = \"{}\"", target.board)), "{manifest:?}");
+            // What its board file says again.
+            let board = Mcu::load(target.board).unwrap();
+            assert_eq!((board.core.target.as_str(), board.isa()), (target.triple, target.isa));
+            assert_eq!(board.links.qemu.as_deref(), target.machine, "{}", target.board);
+            assert!(target.machine.is_some() || board.links.probe.is_some(), "{}", target.board);
         }
     }
 

@@ -8,6 +8,7 @@ pub mod count;
 pub mod engine;
 pub mod export;
 pub mod firmware;
+pub mod inspect;
 pub mod link;
 pub mod oracle;
 pub mod requantize;

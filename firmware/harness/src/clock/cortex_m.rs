@@ -48,15 +48,14 @@ impl Cycles {
         systick.enable_counter();
         Cycles { debug_unit: debug_unit::start(core) }
     }
-
-    /// What counts, for the log.
-    pub fn name(&self) -> &'static str {
-        if self.debug_unit { "the debug unit's cycle counter" } else { "SysTick" }
-    }
 }
 
 impl Clock for Cycles {
     const RATE: Rate = Rate { unit: ClockUnit::Cycles, num: 1, den: 1 };
+
+    fn name(&self) -> &'static str {
+        if self.debug_unit { "the debug unit's cycle counter" } else { "SysTick" }
+    }
 
     fn now(&mut self) -> u64 {
         if self.debug_unit {

@@ -20,6 +20,10 @@ impl Cycles {
 impl Clock for Cycles {
     const RATE: Rate = Rate { unit: ClockUnit::Cycles, num: 1, den: 1 };
 
+    fn name(&self) -> &'static str {
+        "mcycle"
+    }
+
     fn now(&mut self) -> u64 {
         riscv::register::mcycle::read64()
     }

@@ -5,7 +5,7 @@
 
 use core::arch::global_asm;
 
-use super::call::{ColumnsCall, FinishCall, Finisher, SpreadCall, SumsCall, finisher};
+use super::call::{ColumnsCall, FinishCall, SpreadCall, SumsCall, finisher};
 use super::plan::Scheme;
 use super::{Columns, Finish, Spread, Sums, portable};
 
@@ -31,6 +31,8 @@ unsafe extern "C" {
     fn jaq_v6m_dw_columns_4(call: *const ColumnsCall);
     fn jaq_v6m_dw_columns_8(call: *const ColumnsCall);
 }
+
+type Finisher = unsafe extern "C" fn(*const FinishCall);
 
 /// Requantizing routines in the order of [`finisher`].
 const FINISHERS: [[Option<Finisher>; 3]; 4] = [

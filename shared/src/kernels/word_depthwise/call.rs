@@ -67,9 +67,6 @@ pub struct FinishCall {
     weights: usize,
 }
 
-/// Requantizes.
-pub type Finisher = unsafe extern "C" fn(*const FinishCall);
-
 impl FinishCall {
     /// Of `finish`, if every slice is as long as the loops assume.
     pub fn new(finish: &mut Finish<'_>) -> Option<FinishCall> {
@@ -104,7 +101,7 @@ impl FinishCall {
 
 /// The routine of a plan and its rule among those of Bytes with two outputs, Bytes with one, Pairs
 /// and Single, each for [`Rule::Thresholds`], [`Rule::Narrow`] and [`Rule::Wide`].
-pub fn finisher(finish: &Finish<'_>, routines: &[[Option<Finisher>; 3]; 4]) -> Option<Finisher> {
+pub fn finisher<R: Copy>(finish: &Finish<'_>, routines: &[[Option<R>; 3]; 4]) -> Option<R> {
     let row = match (finish.plan.scheme, finish.plan.outputs) {
         (Scheme::Bytes, 2) => 0,
         (Scheme::Bytes, _) => 1,

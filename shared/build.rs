@@ -3,7 +3,9 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(jaq_armv7em, jaq_armv7m, jaq_armv6m, jaq_rv32im)");
+    println!(
+        "cargo::rustc-check-cfg=cfg(jaq_armv7em, jaq_armv7m, jaq_armv6m, jaq_rv32im, jaq_xpulp)"
+    );
     // Names of the kernels to link, those of one model; all of them if there are none.
     println!("cargo::rerun-if-env-changed=JAQ_KERNELS");
     let kernels = std::env::var("JAQ_KERNELS").unwrap_or_default();
@@ -24,5 +26,9 @@ fn main() {
         if target.starts_with(prefix) {
             println!("cargo::rustc-cfg={cfg}");
         }
+    }
+    // Extensions that a target's name does not tell.
+    if target.starts_with("riscv32im") && std::env::var_os("CARGO_FEATURE_XPULP").is_some() {
+        println!("cargo::rustc-cfg=jaq_xpulp");
     }
 }

@@ -16,12 +16,19 @@ use jaq_deploy::engine::Engine;
 use jaq_deploy::firmware::{self, Firmware, Toolchain};
 use jaq_deploy::link::rtl::{self, Rtl, Waits};
 use jaq_deploy::link::{self, Expected, LinkError, Session, TIMEOUT};
+use jaq_deploy::oracle;
+use jaq_deploy::single::{Single, Values};
 use jaq_deploy::validate::{Ask, Device, Inference, Unit};
-use jaq_network::Provenance;
+use jaq_network::{LayerSpec, Provenance};
+use jaq_shared::format::{Bits, LayerBits, Requant};
+use jaq_shared::kernels::KernelId;
+use jaq_shared::runtime;
 
 use random::{image, network, packed_for};
 
 const BOARD: &str = "cv32e40p";
+/// The same core, and the instructions that only it has.
+const XPULP: &str = "cv32e40p-xpulp";
 
 /// Whether the simulator can run; says so where a test is skipped.
 fn available(test: &str) -> bool {
@@ -94,6 +101,43 @@ fn outputs_on_the_simulated_core_equal_the_hosts() {
     }
     assert_eq!(session.stats().unwrap().damaged_frames, 0);
     session.bye().unwrap();
+}
+
+/// Cycles of a layer of 8 bits on a board, its output held to the wide-integer oracle's.
+fn cycles(session: &mut Session, spec: &str) -> u64 {
+    let layer: LayerSpec = spec.parse().unwrap();
+    let layer = layer.shape(LayerBits::uniform(Bits::B8, Bits::B8)).unwrap();
+    let mut total = 0;
+    for values in Values::ALL {
+        let single = Single::of(&layer, Requant::Wide, values, 3);
+        let packed = single.pack(KernelId::Word).unwrap();
+        let raw = single.input(5);
+        session.open(&packed.bytes).unwrap();
+        let found = session.infer(&raw, Ask::Layers).unwrap();
+        let expected = oracle::infer(&single.trained, &single.integers, &raw);
+        let engine = Engine::new(&packed.bytes).unwrap();
+        let codes = runtime::codes(engine.output(), &found.output).map(i64::from);
+        assert!(codes.eq(expected.last().unwrap().iter().copied()), "{spec}, {values:?}");
+        total = found.layers.last().copied().unwrap();
+    }
+    total
+}
+
+#[test]
+fn dot_products_of_bytes_equal_the_oracle_and_pay() {
+    if !available("dot_products_of_bytes_equal_the_oracle_and_pay") {
+        return;
+    }
+    let xpulp = firmware::build_open(XPULP).unwrap();
+    let mut xpulp = link::simulate(&xpulp, Waits::default(), TIMEOUT).unwrap();
+    // Channels of every remainder, windows at every edge, strides, groups that are not full.
+    for spec in ["conv3x3:5x5x3-5", "conv3x3s2:7x5x2-4", "conv3x3:4x3x6-9", "pw:3x3x1-3"] {
+        cycles(&mut xpulp, spec);
+    }
+    let spec = "conv3x3:6x6x16-16";
+    let (fast, plain) = (cycles(&mut xpulp, spec), cycles(&mut session(Waits::default()), spec));
+    assert!(fast * 3 < plain, "{fast} cycles with dot products, {plain} without");
+    xpulp.bye().unwrap();
 }
 
 #[test]

@@ -59,16 +59,40 @@ pub fn count(
     ])
 }
 
-/// Counts every layer of the corpus of `isa`; `progress` is told how many of how many are done.
+/// Most multiplications of a layer that is counted in simulation, which runs a million cycles a second.
+const SIMULATED_MACS: u64 = 10_000;
+
+/// A device that is the same but for its memory, which is slower by some wait states.
+pub struct Slow {
+    /// The device.
+    pub session: Session,
+    /// How many wait states slower; not 0.
+    pub wait_states: u64,
+}
+
+/// Counts every layer of the corpus of `isa`; where there is a `slow` device, every small one, and what
+/// a wait state adds; `progress` is told how many of how many are done.
 pub fn count_corpus(
     device: &mut Session,
+    mut slow: Option<&mut Slow>,
     isa: Isa,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Measurement>, CountError> {
-    let layers = corpus(isa);
+    let mut layers = corpus(isa);
+    if slow.is_some() {
+        layers.retain(|layer| layer.macs() <= SIMULATED_MACS);
+    }
     let mut measurements = Vec::new();
     for (seed, layer) in layers.iter().enumerate() {
-        measurements.extend(count(device, layer, isa, seed as u64)?);
+        let mut runs = count(device, layer, isa, seed as u64)?;
+        if let Some(slow) = &mut slow {
+            let slower = count(&mut slow.session, layer, isa, seed as u64)?;
+            for (run, slower) in runs.iter_mut().zip(slower) {
+                let added = slower.count.saturating_sub(run.count);
+                run.accesses = Some(added / slow.wait_states.max(1));
+            }
+        }
+        measurements.extend(runs);
         progress(seed + 1, layers.len());
     }
     Ok(measurements)

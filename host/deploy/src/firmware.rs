@@ -42,13 +42,9 @@ pub const TARGETS: &[Target] = &[
     // QEMU has no Cortex-M0+ with enough memory; an M3 executes Armv6-M code the same.
     emulated("mps2-an385-v6m", "thumbv6m-none-eabi", "mps2-an385", Isa::Armv6m),
     emulated("virt-rv32", "riscv32imc-unknown-none-elf", "virt", Isa::Rv32im),
-    Target {
-        board: "cv32e40p",
-        triple: "riscv32imc-unknown-none-elf",
-        machine: None,
-        rtl: true,
-        isa: Isa::Rv32im,
-    },
+    simulated("cv32e40p"),
+    // The same core by instructions of its own, for the same layouts.
+    simulated("cv32e40p-xpulp"),
     real("stm32h7", "thumbv7em-none-eabihf", Isa::Armv7em),
     real("stm32f4", "thumbv7em-none-eabihf", Isa::Armv7em),
     real("nrf52840", "thumbv7em-none-eabihf", Isa::Armv7em),
@@ -62,6 +58,11 @@ const fn emulated(
     isa: Isa,
 ) -> Target {
     Target { board, triple, machine: Some(machine), rtl: false, isa }
+}
+
+const fn simulated(board: &'static str) -> Target {
+    let triple = "riscv32imc-unknown-none-elf";
+    Target { board, triple, machine: None, rtl: true, isa: Isa::Rv32im }
 }
 
 /// How a firmware reaches the host.

@@ -7,9 +7,12 @@ use clap::Args;
 use jaq_cost::calibrate::{Measurement, fit_table, from_csv, to_csv};
 use jaq_cost::corpus::corpus;
 use jaq_cost::{Fit, Mcu, Unit};
-use jaq_deploy::count::count_corpus;
+use jaq_deploy::count::{Slow, count_corpus};
+use jaq_deploy::firmware::Firmware;
+use jaq_deploy::link;
+use jaq_deploy::link::rtl::{CALIBRATION_WAITS, Waits};
 
-use super::device::{DeviceArgs, deploy};
+use super::device::{DeviceArgs, Via, deploy};
 use super::print_json;
 use super::progress::Bar;
 use crate::report::{Table, percent};
@@ -39,7 +42,11 @@ pub struct Calibrate {
 
 impl Calibrate {
     pub fn run(self) -> Result<()> {
-        let board = Mcu::load(&self.board)?;
+        let mut board = Mcu::load(&self.board)?;
+        if self.device.via == Via::Rtl {
+            // Cycles are this core's own: not those of the instruction set that others share.
+            board.core.cost_table.clone_from(&board.name);
+        }
         if !self.out.is_dir() {
             bail!(
                 "there is no folder {}; run this in the repository, or name one with --out",
@@ -101,10 +108,21 @@ impl Calibrate {
         let mut device = deploy(board, &self.device, None, folder.path())?;
         let bar = Bar::new("calibrate", corpus(board.isa()).len() as u64);
         let step = |done, _| bar.step(done as u64, "");
-        let measurements = count_corpus(&mut device.session, board.isa(), step)?;
+        let mut slow = self.slow(&device.firmware)?;
+        let measurements = count_corpus(&mut device.session, slow.as_mut(), board.isa(), step)?;
         drop(bar);
         let unit = device.session.unit();
         device.session.bye()?;
         Ok((unit, measurements, device.firmware.target.board.to_owned()))
+    }
+
+    /// The same firmware with slower memory, where the memory is simulated.
+    fn slow(&self, firmware: &Firmware) -> Result<Option<Slow>> {
+        if self.device.via != Via::Rtl {
+            return Ok(None);
+        }
+        let waits = Waits::all(self.device.wait_states.saturating_add(CALIBRATION_WAITS));
+        let session = link::simulate(firmware, waits, self.device.wait()?)?;
+        Ok(Some(Slow { session, wait_states: CALIBRATION_WAITS.into() }))
     }
 }

@@ -37,7 +37,8 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    fn wait(&self) -> Result<Duration> {
+    /// [`DeviceArgs::timeout`].
+    pub fn wait(&self) -> Result<Duration> {
         Duration::try_from_secs_f64(self.timeout)
             .ok()
             .filter(|wait| !wait.is_zero())

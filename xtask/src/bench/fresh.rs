@@ -8,8 +8,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use jaq_cost::calibrate::{Measurement, fit_table, from_csv, to_csv};
 use jaq_cost::corpus::fresh;
-use jaq_cost::{CostTable, Mcu, McuModel, Unit, fit, refit_command};
-use jaq_deploy::count::{count, count_corpus};
+use jaq_cost::{CostTable, Mcu, McuModel, fit};
+use jaq_deploy::count::{Slow, count, count_corpus};
+use jaq_deploy::firmware;
+use jaq_deploy::link::rtl::CALIBRATION_WAITS;
 use serde::Serialize;
 
 use super::Core;
@@ -60,7 +62,11 @@ impl Fresh {
     pub fn run(&self, json: bool) -> Result<()> {
         let mut rows = Vec::new();
         for &core in &self.core {
-            let board = Mcu::load(core.board())?;
+            let mut board = Mcu::load(core.board())?;
+            if firmware::target(core.board())?.rtl {
+                // A table in cycles is this core's own.
+                board.core.cost_table.clone_from(&board.name);
+            }
             let model = match &self.refit {
                 Some(folder) => McuModel::with_table(board.clone(), refit(core, &board, folder)?),
                 None => McuModel::new(board)?,
@@ -106,13 +112,14 @@ impl Fresh {
     fn count(&self, core: Core) -> Result<Vec<Measurement>> {
         let isa = core.isa()?;
         let mut session = core.start()?;
+        let unit = session.unit();
         let mut runs = Vec::new();
         for (index, layer) in fresh(isa, self.seed, self.layers).iter().enumerate() {
             runs.extend(count(&mut session, layer, isa, self.seed + index as u64)?);
         }
         session.bye()?;
         if let Some(path) = &self.save {
-            std::fs::write(path, to_csv(Unit::Instructions, &runs))
+            std::fs::write(path, to_csv(unit, &runs))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(runs)
@@ -122,15 +129,30 @@ impl Fresh {
 /// Counts the corpus on `core` and writes its table and measurements into `folder`.
 fn refit(core: Core, board: &Mcu, folder: &Path) -> Result<CostTable> {
     let mut session = core.start()?;
-    let runs = count_corpus(&mut session, board.isa(), |_, _| ())?;
+    let mut slow = match firmware::target(core.board())?.rtl {
+        true => Some(Slow {
+            session: core.start_with(CALIBRATION_WAITS)?,
+            wait_states: CALIBRATION_WAITS.into(),
+        }),
+        false => None,
+    };
+    let unit = session.unit();
+    let runs = count_corpus(&mut session, slow.as_mut(), board.isa(), |done, all| {
+        if done % 50 == 0 {
+            eprintln!("{}: {done} of {all} layers", board.name);
+        }
+    })?;
+    let via = session.via();
     session.bye()?;
-    let source = format!("{} counts on {} via qemu", runs.len(), board.name);
-    let table = fit_table(board, Unit::Instructions, &source, &refit_command(&board.name), &runs)?;
+    slow.map_or(Ok(()), |slow| slow.session.bye())?;
+    let source = format!("{} counts on {} via {via}", runs.len(), board.name);
+    let refit = format!("jaq-host calibrate --board {} --via {via}", board.name);
+    let table = fit_table(board, unit, &source, &refit, &runs)?;
     let write = |ending: &str, text: String| {
         let path = folder.join(format!("{}{ending}", table.name));
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    write(".measurements.csv", to_csv(Unit::Instructions, &runs))?;
+    write(".measurements.csv", to_csv(unit, &runs))?;
     write(".toml", table.to_toml())?;
     Ok(table)
 }

@@ -74,6 +74,9 @@ enum Core {
     Rv32,
     /// CV32E40P, its RTL in simulation: cycles instead of instructions.
     Cv32e40p,
+    /// The same core with its PULP instructions.
+    #[value(name = "xpulp")]
+    Cv32e40pXpulp,
 }
 
 impl Core {
@@ -87,6 +90,7 @@ impl Core {
             Core::M0p => "mps2-an385-v6m",
             Core::Rv32 => "virt-rv32",
             Core::Cv32e40p => "cv32e40p",
+            Core::Cv32e40pXpulp => "cv32e40p-xpulp",
         }
     }
 
@@ -102,9 +106,14 @@ impl Core {
 
     /// Starts the firmware that takes models over the link.
     fn start(self) -> Result<Session> {
+        self.start_with(0)
+    }
+
+    /// The same with a memory of `wait_states`.
+    fn start_with(self, wait_states: u8) -> Result<Session> {
         eprintln!("building the firmware of {}", self.board());
         let firmware = firmware::build_open(self.board())?;
-        connect(&firmware, 0)
+        connect(&firmware, wait_states)
     }
 }
 

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use jaq_cost::planner;
+use jaq_cost::{Cost, CostModel, Mcu, McuModel, Unit, planner};
 use jaq_deploy::export::{self, Origin};
-use jaq_deploy::validate::{Ask, Device, Unit};
+use jaq_deploy::validate::{Ask, Device, Inference};
 use jaq_deploy::{firmware, oracle};
 use jaq_network::{Network, SplitMix64, TrainedLayer, TrainedNetwork, reference};
 use jaq_shared::format::{Bits, LayerBits, Model};
@@ -123,6 +123,9 @@ struct Run {
     limit: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cycles_per_mac_limit: Option<f64>,
+    /// Where the board's table is in what was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prediction: Option<Errors>,
     /// All that inference alone links beside the model: machine code, constants, start-up.
     code_bytes: usize,
     kernels_bytes: usize,
@@ -137,6 +140,52 @@ struct Run {
     stack_bytes: usize,
     variables_bytes: usize,
     exact: bool,
+}
+
+/// A prediction's relative errors, signed.
+#[derive(Debug, Serialize)]
+struct Errors {
+    predicted: f64,
+    total: f64,
+    /// The worst of the layers that take more than a twentieth of the whole.
+    worst_layer: f64,
+    worst_layer_name: String,
+}
+
+impl Errors {
+    /// Of what the board's table says of a network in a memory of `wait_states`; `None` where there is
+    /// no table in the unit of `found`.
+    fn of(
+        core: Core,
+        network: &Network,
+        found: &Inference,
+        unit: Unit,
+        wait_states: u8,
+    ) -> Result<Option<Errors>> {
+        let mut board = Mcu::load(core.board())?;
+        // A table in cycles is this core's own.
+        board.core.cost_table.clone_from(&board.name);
+        if let Some(timing) = &mut board.timing {
+            timing.flash_wait_states = wait_states.into();
+        }
+        let Ok(model) = McuModel::new(board) else { return Ok(None) };
+        if model.table().unit != unit || unit != Unit::Cycles {
+            return Ok(None);
+        }
+        let cost = model.network(network)?;
+        let cycles = |cost: &Cost| cost.cycles.map_or(0.0, |cycles| cycles.typical);
+        let error = |predicted: f64, found: u64| predicted / found.max(1) as f64 - 1.0;
+        let predicted = cycles(&cost.total);
+        let total = error(predicted, found.total);
+        // The first of the prediction is the encoding of the input.
+        let layers = cost.layers.iter().skip(1).zip(&found.layers);
+        let large = layers.filter(|(_, count)| **count * 20 > found.total);
+        let (worst_layer, worst_layer_name) = large
+            .map(|(layer, count)| (error(cycles(&layer.cost), *count), layer.name.clone()))
+            .max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()))
+            .unwrap_or_default();
+        Ok(Some(Errors { predicted, total, worst_layer, worst_layer_name }))
+    }
 }
 
 impl Networks {
@@ -178,6 +227,9 @@ impl Networks {
                         let found = uniform.iter().zip(limits).find(|(bits, _)| **bits == run.bits);
                         run.limit = found.map(|(_, limit)| limit);
                     }
+                    if core == Core::Cv32e40pXpulp && name == "resnet8" && self.wait_states == 0 {
+                        run.cycles_per_mac_limit = (run.bits == "W8A8").then_some(0.9);
+                    }
                     if core == Core::Cv32e40p && name == "resnet8" && self.wait_states == 0 {
                         let limit = CYCLES_PER_MAC.iter().find(|(bits, _)| *bits == run.bits);
                         run.cycles_per_mac_limit = limit.map(|(_, limit)| *limit);
@@ -212,7 +264,7 @@ impl Networks {
         let mut random = SplitMix64(self.seed);
         let elements = trained.network.input.shape.elements();
         let raw: Vec<u8> = (0..elements).map(|_| random.below(256) as u8).collect();
-        let found = session.infer(&raw, Ask::Output)?;
+        let found = session.infer(&raw, Ask::Layers)?;
         let (stats, unit) = (session.stats()?, session.unit());
         session.bye()?;
 
@@ -228,6 +280,8 @@ impl Networks {
             weights += layer.weights.len as usize;
             tables += (layer.multipliers.len + layer.biases.len) as usize;
         }
+        let network = &trained.network;
+        let prediction = Errors::of(core, network, &found, unit, self.wait_states)?;
         let parts = firmware.parts;
         let product = firmware::product(firmware.target, Some(&model))?;
         Ok(Run {
@@ -241,6 +295,7 @@ impl Networks {
             ratio: None,
             limit: None,
             cycles_per_mac_limit: None,
+            prediction,
             code_bytes: product.code_bytes(),
             kernels_bytes: product.kernels,
             firmware_bytes: parts.code_bytes(),
@@ -267,6 +322,10 @@ impl fmt::Display for Run {
         write!(f, "{:>8}{limit:>6} |{:>7}", share(self.ratio), self.code_bytes)?;
         write!(f, "{:>9}{:>8} |", self.packed_weights_bytes, self.tables_bytes)?;
         write!(f, "{:>8}{:>8}{:>7}", self.arena_bytes, self.arena_lower_bound, self.stack_bytes)?;
+        if let Some(Errors { total, worst_layer, worst_layer_name, .. }) = &self.prediction {
+            let [total, layer] = [total, worst_layer].map(|error| error * 100.0);
+            write!(f, "  predicted {total:+.1} %, {worst_layer_name} {layer:+.1} %")?;
+        }
         let over = self.ratio.zip(self.limit).is_some_and(|(ratio, limit)| ratio > limit)
             || self.cycles_per_mac_limit.is_some_and(|limit| per_mac > limit);
         f.write_str(match (self.exact, over) {

@@ -22,6 +22,10 @@ use crate::firmware;
 /// How to come by the simulator.
 pub const WAY_OUT: &str = "build it with `cargo xtask setup rtl`";
 
+/// Wait states of the slower memory that calibration compares with. Two are what predictions are
+/// judged at, so that neither end of the line is what is asked for.
+pub const CALIBRATION_WAITS: u8 = 3;
+
 /// What the memory around the core does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waits {

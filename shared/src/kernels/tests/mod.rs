@@ -14,6 +14,11 @@ use oracle::{Case, Fill, pack};
 
 /// Packed output of `kernel`, from packed input, stored tables and dirty scratch.
 fn execute(kernel: KernelId, case: &Case) -> Vec<u8> {
+    execute_by(|call| run(kernel, call), kernel, case)
+}
+
+/// The same by a function that understands the layout of `kernel`.
+fn execute_by(run: impl FnOnce(Call<'_>), kernel: KernelId, case: &Case) -> Vec<u8> {
     let layer = &case.layer;
     let aligned = |bytes: Vec<u8>| -> Vec<u32> {
         let mut words = vec![0u32; bytes.len().div_ceil(4)];
@@ -42,21 +47,18 @@ fn execute(kernel: KernelId, case: &Case) -> Vec<u8> {
     let mut scratch = vec![0xdead_beefu32; scratch_bytes(kernel, layer) / 4 + 2];
     let words = scratch_bytes(kernel, layer) / 4;
     let run_output: &mut [u8] = bytemuck::cast_slice_mut(&mut output);
-    run(
-        kernel,
-        Call {
-            layer,
-            input_zero_point: case.zero_point,
-            requant: case.requant,
-            input: &bytemuck::cast_slice(&input)[..input_bytes],
-            input2: bytemuck::cast_slice(&input2).get(..second_bytes),
-            weights: bytemuck::cast_slice(&weights),
-            multipliers: &multipliers,
-            biases: &biases,
-            output: &mut run_output[..bytes],
-            scratch: &mut scratch[..words],
-        },
-    );
+    run(Call {
+        layer,
+        input_zero_point: case.zero_point,
+        requant: case.requant,
+        input: &bytemuck::cast_slice(&input)[..input_bytes],
+        input2: bytemuck::cast_slice(&input2).get(..second_bytes),
+        weights: bytemuck::cast_slice(&weights),
+        multipliers: &multipliers,
+        biases: &biases,
+        output: &mut run_output[..bytes],
+        scratch: &mut scratch[..words],
+    });
     let output: &[u8] = bytemuck::cast_slice(&output);
     assert!(output[bytes..].iter().all(|&b| b == 0xa5), "{kernel:?} writes past its output");
     assert_eq!(scratch[words..], [0xdead_beef; 2], "{kernel:?} writes past its scratch");
@@ -69,6 +71,10 @@ fn check(case: &Case) {
     for isa in [Isa::Portable, Isa::Armv7em, Isa::Rv32im] {
         for kernel in candidates(&case.layer, case.requant, isa) {
             let found = execute(kernel, case);
+            if kernel == KernelId::Word {
+                // What cores with dot products of bytes run.
+                assert_eq!(execute_by(word::run_bytes, kernel, case), expected, "{:?}", case.layer);
+            }
             if let Some(at) = (0..found.len()).find(|&i| found[i] != expected[i]) {
                 panic!(
                     "{kernel:?} byte {at}: {:#04x} where {:#04x} is right; {:?} {:?} zero {}",

@@ -1,5 +1,5 @@
 //! From packed activations to the words of a pixel group: position by position, pairs of pixels in
-//! the halves of a word, or single ones.
+//! the halves of a word, or single ones, or the bytes of four positions of single ones.
 
 use super::{PIXELS, WORDS};
 use crate::format::{Bits, LayerShape, Window};
@@ -67,6 +67,49 @@ impl<'a> Gather<'a> {
         });
     }
 
+    /// Words of four positions of single pixels, a column a pixel: four output pixels from `first`
+    /// on. Codes are bytes.
+    #[inline(never)]
+    pub fn bytes(&self, first: usize, out: &mut [[u32; WORDS]]) {
+        let channels = self.size[2];
+        let mut position = 0;
+        self.windows::<WORDS>(first, |rows| {
+            let part = out.get_mut(position / 4..).unwrap_or_default();
+            let shift = position as u32 % 4 * 8;
+            position += channels;
+            if channels.is_multiple_of(4) {
+                // Whole words of channels lie in whole words of positions.
+                let words =
+                    rows.map(|row| bytemuck::try_cast_slice::<u8, u32>(row).unwrap_or_default());
+                let [a, b, c, d] = words.map(|words| words.iter().copied());
+                for ((out, (a, b)), (c, d)) in part.iter_mut().zip(a.zip(b)).zip(c.zip(d)) {
+                    *out = [a, b, c, d];
+                }
+                return;
+            }
+            // Others meet two words each; what fills up the last one is written over by the next
+            // tap, or meets weights of zero.
+            for (i, row) in rows.iter().enumerate() {
+                let mut column = part.iter_mut().map(|words| &mut words[i]);
+                let mut last = column.next();
+                for bytes in row.chunks(4) {
+                    let word = match *bytes {
+                        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+                        [a, b] => u16::from_le_bytes([a, b]).into(),
+                        _ => bytes.first().copied().unwrap_or_default().into(),
+                    };
+                    if let Some(last) = &mut last {
+                        **last = **last & !(u32::MAX << shift) | word << shift;
+                    }
+                    last = column.next();
+                    if let (Some(last), 8..) = (&mut last, shift) {
+                        **last = word >> (32 - shift);
+                    }
+                }
+            }
+        });
+    }
+
     /// Calls `expand` with the pixels under every tap and where their channels go.
     #[inline(always)]
     fn taps<const N: usize>(
@@ -75,13 +118,24 @@ impl<'a> Gather<'a> {
         out: &mut [[u32; WORDS]],
         expand: impl Fn(&[&[u8]; N], &mut [[u32; WORDS]]),
     ) {
-        let [height, width, channels] = self.size;
+        let mut parts = out.chunks_exact_mut(self.size[2].max(1));
+        self.windows(first, |rows| {
+            if let Some(part) = parts.next() {
+                expand(rows, part);
+            }
+        });
+    }
+
+    /// Calls `expand` with the pixels under every tap.
+    #[inline(always)]
+    fn windows<const N: usize>(&self, first: usize, mut expand: impl FnMut(&[&[u8]; N])) {
+        let [height, width, _] = self.size;
         if self.window == Window::POINT {
             // The output's pixels are the input's; behind the last anything serves.
             let pixels = self.input.get(first * self.pixel_bytes..).unwrap_or_default();
             let mut pixels = pixels.chunks_exact(self.pixel_bytes.max(1));
             let rows = core::array::from_fn(|_| pixels.next().unwrap_or(self.padding));
-            return expand(&rows, out.get_mut(..channels).unwrap_or_default());
+            return expand(&rows);
         }
         let stride = usize::from(self.window.stride);
         let (top, left) = (usize::from(self.window.pads.top), usize::from(self.window.pads.left));
@@ -96,7 +150,6 @@ impl<'a> Gather<'a> {
                 (oy, ox) = (oy + 1, 0);
             }
         }
-        let mut parts = out.chunks_exact_mut(channels.max(1));
         for ky in 0..usize::from(self.window.kh) {
             for kx in 0..usize::from(self.window.kw) {
                 let rows = origins.map(|(y, x)| {
@@ -107,9 +160,7 @@ impl<'a> Gather<'a> {
                     let start = (y * width + x) * self.pixel_bytes;
                     self.input.get(start..start + self.pixel_bytes).unwrap_or(self.padding)
                 });
-                if let Some(part) = parts.next() {
-                    expand(&rows, part);
-                }
+                expand(&rows);
             }
         }
     }

@@ -4,17 +4,22 @@
 //! Eight output pixels at a time: the codes under their windows are expanded to four words a
 //! position, `a[2i] + a[2i+1] * 2^16`; then four output channels at a time sum up
 //! word times weight, and requantize. [`scheme`] has the packing of the weights, [`expand`] the
-//! expansion, [`portable`] the inner loops and [`armv6m`] and [`rv32im`] their assembly.
+//! expansion, [`portable`] the inner loops and [`armv6m`] and [`rv32im`] their assembly. Codes and
+//! weights of 8 bits meet in dot products of four bytes where a core has them (`bytes`, `rv32_xpulp`).
 
 #[cfg(jaq_armv6m)]
 mod armv6m;
 #[cfg(jaq_armv6m)]
 mod armv6m_store;
+#[cfg(not(jaq_xpulp))]
+mod bytes;
 #[cfg(any(jaq_armv6m, jaq_rv32im))]
 mod call;
 mod expand;
 #[cfg(not(any(jaq_armv6m, jaq_rv32im)))]
 mod portable;
+#[cfg(jaq_xpulp)]
+mod rv32_xpulp;
 #[cfg(jaq_rv32im)]
 mod rv32im;
 mod scheme;
@@ -26,6 +31,11 @@ use armv6m as isa;
 use portable as isa;
 #[cfg(jaq_rv32im)]
 use rv32im as isa;
+
+#[cfg(not(jaq_xpulp))]
+use bytes as dot;
+#[cfg(jaq_xpulp)]
+use rv32_xpulp as dot;
 
 #[cfg(jaq_armv6m)]
 use armv6m_store::{spread, store, sums};
@@ -95,12 +105,28 @@ pub fn prepare(layer: &LayerShape, requant: Requant, multipliers: &[i32], biases
 /// Runs the layer.
 #[inline(never)]
 pub fn run(call: Call<'_>) {
+    run_with::<{ cfg!(jaq_xpulp) }>(call);
+}
+
+/// Runs the layer as cores with dot products of four bytes do.
+#[cfg(test)]
+pub fn run_bytes(call: Call<'_>) {
+    run_with::<true>(call);
+}
+
+/// Runs the layer; with `BYTES`, codes and weights of 8 bits by dot products of four bytes.
+#[inline(always)]
+fn run_with<const BYTES: bool>(call: Call<'_>) {
     let layer = call.layer;
     let plan = Plan::new(layer);
     let pixel_bytes = layer.output_format().pixel_bytes();
     let group = plan.scheme.group();
-    let words = WORDS * plan.positions;
-    let Some((expanded, padding)) = call.scratch.split_at_mut_checked(words) else { return };
+    let bytes = BYTES && plan.scheme == Scheme::Single;
+    let words = WORDS * if bytes { plan.positions / 4 } else { plan.positions };
+    // What dot products leave of the room stays free.
+    let room = WORDS * plan.positions;
+    let Some((expanded, padding)) = call.scratch.split_at_mut_checked(room) else { return };
+    let expanded = expanded.get_mut(..words).unwrap_or_default();
     let padding: &mut [u8] = bytemuck::cast_slice_mut(padding);
     padding.fill(expand::byte_of(layer.bits.input, call.input_zero_point));
     expanded.fill(0);
@@ -108,7 +134,7 @@ pub fn run(call: Call<'_>) {
     let gather = Gather::new(layer, call.input, padding);
     let rule = Rule::new(&plan, layer, call.requant, call.multipliers, call.biases);
     let fills = rule.block_bytes() * plan.blocks < pixel_bytes;
-    let blocks = Blocks {
+    let blocks = Blocks::<BYTES> {
         lift: plan.lift(layer.bits.input),
         plan,
         rule,
@@ -119,6 +145,7 @@ pub fn run(call: Call<'_>) {
     };
     for (index, output) in call.output.chunks_mut((group * pixel_bytes).max(1)).enumerate() {
         match blocks.plan.scheme {
+            Scheme::Single if BYTES => gather.bytes(index * group, expanded),
             Scheme::Single => gather.singles(index * group, expanded),
             _ => gather.pairs(index * group, expanded),
         }
@@ -130,7 +157,7 @@ pub fn run(call: Call<'_>) {
 }
 
 /// All blocks of output channels, run on one pixel group at a time.
-struct Blocks<'a> {
+struct Blocks<'a, const BYTES: bool> {
     plan: Plan,
     lift: u32,
     rule: Rule,
@@ -140,7 +167,7 @@ struct Blocks<'a> {
     pixel_bytes: usize,
 }
 
-impl Blocks<'_> {
+impl<const BYTES: bool> Blocks<'_, BYTES> {
     // Functions of their own leave the compiler registers, of which the smallest cores have few.
     #[inline(never)]
     fn run(&self, expanded: &[[u32; WORDS]], group: usize, mut output: &mut [u8]) {
@@ -155,7 +182,10 @@ impl Blocks<'_> {
         let (block_bytes, step) = (self.plan.block_bytes(), self.rule.block_bytes());
         let (mut weights, mut m, mut b) = (self.weights, self.multipliers, self.biases);
         while let Some((block, rest)) = weights.split_at_checked(block_bytes) {
-            isa::block(&self.plan, expanded, &start, block, &mut accumulators);
+            match self.plan.scheme {
+                Scheme::Single if BYTES => dot::block(expanded, block, &mut accumulators),
+                _ => isa::block(&self.plan, expanded, &start, block, &mut accumulators),
+            }
             let channels = m.len().min(b.len()).min(BLOCK);
             let (Some((m_block, m_rest)), Some((b_block, b_rest))) =
                 (m.split_at_checked(channels), b.split_at_checked(channels))
@@ -163,7 +193,12 @@ impl Blocks<'_> {
                 return;
             };
             let pixels = Pixels { output: &mut *output, pixel_bytes: self.pixel_bytes, group };
-            store(self.rule, &accumulators, m_block, b_block, pixels);
+            match self.plan.scheme {
+                Scheme::Single if BYTES => {
+                    dot::store(self.rule, &accumulators, m_block, b_block, pixels);
+                }
+                _ => store(self.rule, &accumulators, m_block, b_block, pixels),
+            }
             if m_rest.is_empty() {
                 return;
             }

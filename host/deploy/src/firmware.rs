@@ -409,12 +409,19 @@ fn sources(package: &str) -> Result<u32, BuildError> {
     Ok(jaq_shared::format::crc32(&pieces))
 }
 
-/// Names of the kernels a packed model runs, sorted.
+/// Names of the kernels a packed model runs, with what its layers need of them, sorted.
 fn linked_kernels(model: &[u8]) -> Result<String, LoadError> {
     let aligned = crate::export::aligned(model);
     let bytes = bytemuck::cast_slice::<u64, u8>(&aligned);
     let model = Model::load(bytes.get(..model.len()).unwrap_or_default())?;
-    let names: BTreeSet<&str> = model.layers().map(|layer| layer.kernel.name()).collect();
+    let mut names = BTreeSet::new();
+    for layer in model.layers() {
+        let kernel = layer.kernel.name();
+        names.insert(kernel.to_owned());
+        for property in kernels::linked::properties(&layer.shape(), layer.requant) {
+            names.insert(format!("{kernel}.{property}"));
+        }
+    }
     Ok(names.into_iter().collect::<Vec<_>>().join(","))
 }
 

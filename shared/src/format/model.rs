@@ -275,7 +275,7 @@ impl Layer<'_> {
         if !kernels::candidates(&shape, self.requant, Isa::compiled()).any(|k| k == self.kernel) {
             return Err("kernel");
         }
-        if !kernels::is_linked(self.kernel) {
+        if !kernels::linked::runs(self.kernel, &shape, self.requant) {
             return Err("kernel: this firmware was built for another model");
         }
         let (multipliers, biases) = kernels::table_lengths(&shape);

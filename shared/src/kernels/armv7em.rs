@@ -4,7 +4,7 @@
 
 use super::armv7em_planes::{Gather, Narrow, Pack, Spread, gather, narrow, pack, spread};
 use super::armv7em_rows::{
-    MOST_ROWS, PACKED_WORDS, PackedLane, Routine, RowCall, cut, pack_lane, routine,
+    MOST_ROWS, PACKED_WORDS, PORTABLE, PackedLane, Routine, RowCall, cut, pack_lane, routine,
 };
 use super::depthwise::{Block, LANES, Lane, Memory, OCTET, Planes, Rule, word_lanes};
 use super::portable_planes;
@@ -86,13 +86,15 @@ impl Rows {
             && memory.out.len() >= out_lanes * words_out * block.out_plane
             && (self.narrow.is_none() || memory.narrow.len() >= block.output.shape.w.into())
             && lanes.len() <= LANES;
-        let Some((routine, spread)) = self.routine.filter(|_| sound) else {
-            return portable_planes::Rows::new(*block).run(memory, input, output, first, lanes);
-        };
         let mut packed = [PackedLane([0; PACKED_WORDS]); LANES];
-        if !lanes.iter().zip(&mut packed).all(|(lane, packed)| pack_lane(lane, block, packed)) {
-            return portable_planes::Rows::new(*block).run(memory, input, output, first, lanes);
-        }
+        let mut fits =
+            || lanes.iter().zip(&mut packed).all(|(lane, packed)| pack_lane(lane, block, packed));
+        let Some((routine, spread)) = self.routine.filter(|_| sound && fits()) else {
+            if const { PORTABLE } {
+                portable_planes::Rows::new(*block).run(memory, input, output, first, lanes);
+            }
+            return;
+        };
         let (ring, line, out) =
             (memory.ring.as_mut_ptr(), memory.line.as_mut_ptr(), memory.out.as_mut_ptr());
         let first_place = line.wrapping_add(block.start);

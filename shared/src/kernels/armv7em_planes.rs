@@ -5,7 +5,9 @@
 
 use core::arch::global_asm;
 
+use super::KernelId;
 use super::depthwise::Planes;
+use super::linked::serves_input;
 use crate::format::Bits;
 
 /// Copies `count` pixels' words, `step` bytes apart, or narrower pixels.
@@ -43,15 +45,20 @@ pub fn gather(step: usize) -> Gather {
     }
 }
 
+/// Whether depthwise layers with inputs of so many stored bits run in this build.
+const fn input(storage: u32) -> bool {
+    serves_input(KernelId::Depthwise, storage)
+}
+
 /// The routine for an even number of words.
 pub fn spread(bits: Bits, planes: Planes) -> Option<Spread> {
     Some(match (planes, bits) {
-        (Planes::Bytes, Bits::B2) => jaq_v7em_bytes_2,
-        (Planes::Triples, Bits::B2) => jaq_v7em_triples_2,
-        (Planes::Triples, Bits::B3 | Bits::B4) => jaq_v7em_triples_4,
-        (Planes::Halves, Bits::B2) => jaq_v7em_halves_2,
-        (Planes::Halves, Bits::B3 | Bits::B4) => jaq_v7em_halves_4,
-        (Planes::Halves, Bits::B8) => jaq_v7em_halves_8,
+        (Planes::Bytes, Bits::B2) if const { input(2) } => jaq_v7em_bytes_2,
+        (Planes::Triples, Bits::B2) if const { input(2) } => jaq_v7em_triples_2,
+        (Planes::Triples, Bits::B3 | Bits::B4) if const { input(4) } => jaq_v7em_triples_4,
+        (Planes::Halves, Bits::B2) if const { input(2) } => jaq_v7em_halves_2,
+        (Planes::Halves, Bits::B3 | Bits::B4) if const { input(4) } => jaq_v7em_halves_4,
+        (Planes::Halves, Bits::B8) if const { input(8) } => jaq_v7em_halves_8,
         _ => return None,
     })
 }

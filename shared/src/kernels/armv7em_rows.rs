@@ -9,6 +9,7 @@ use core::arch::global_asm;
 
 use super::depthwise::{Block, Lane, Planes, Rule};
 use super::requant::WIDE_UPPER;
+use super::{KernelId, linked};
 use crate::format::{Bits, Requant};
 
 /// A lane's weights and tables, in the order the assembly loads them.
@@ -174,32 +175,70 @@ pub fn pack_lane(lane: &Lane, block: &Block, packed: &mut PackedLane) -> bool {
 macro_rules! by_rule {
     ($rule:expr, $narrow2:ident $narrow3:ident $narrow4:ident $narrow8:ident $wide:ident) => {
         match $rule {
-            Rule::Scale(Requant::Wide, Bits::B8) | Rule::Scale(Requant::COARSE, _) => {
+            Rule::Scale(Requant::Wide, Bits::B8) | Rule::Scale(Requant::COARSE, _)
+                if const { serves("wide") || serves("general") } =>
+            {
                 Some($wide as Routine)
             }
-            Rule::Scale(Requant::Narrow, Bits::B2) => Some($narrow2 as Routine),
-            Rule::Scale(Requant::Narrow, Bits::B3) => Some($narrow3 as Routine),
-            Rule::Scale(Requant::Narrow, Bits::B4) => Some($narrow4 as Routine),
-            Rule::Scale(Requant::Narrow, Bits::B8) => Some($narrow8 as Routine),
+            Rule::Scale(Requant::Narrow, Bits::B2) if const { narrow(Bits::B2) } => {
+                Some($narrow2 as Routine)
+            }
+            Rule::Scale(Requant::Narrow, Bits::B3) if const { narrow(Bits::B3) } => {
+                Some($narrow3 as Routine)
+            }
+            Rule::Scale(Requant::Narrow, Bits::B4) if const { narrow(Bits::B4) } => {
+                Some($narrow4 as Routine)
+            }
+            Rule::Scale(Requant::Narrow, Bits::B8) if const { narrow(Bits::B8) } => {
+                Some($narrow8 as Routine)
+            }
             _ => None,
         }
     };
 }
 
+/// Whether layers of a property run here in this build.
+const fn serves(property: &str) -> bool {
+    linked::serves(KernelId::Depthwise, property)
+}
+
+/// Whether layers with [`Requant::Narrow`] and outputs of `bits` run here in this build.
+const fn narrow(bits: Bits) -> bool {
+    linked::serves_output(KernelId::Depthwise, "narrow", bits)
+}
+
+/// Whether layers whose weights and inputs are both narrower than bytes run here in this build.
+const fn narrow_codes() -> bool {
+    (serves("w2") || serves("w3") || serves("w4")) && (serves("a2") || serves("a3") || serves("a4"))
+}
+
+/// Whether there are layers that lie in pairs whatever their window.
+const fn wide_codes() -> bool {
+    serves("w8") || serves("a8") || serves("general")
+}
+
+/// Whether there are layers without a routine: windows or rules that have none, scales that leave
+/// no room for [`pack_lane`].
+pub const PORTABLE: bool = serves("window") || serves("general") || serves("1x1s1");
+
 /// The routine for a block.
 pub fn routine(block: &Block) -> Option<Routine> {
     let (window, rule) = (block.window, block.rule);
     match (block.planes, window.kh, window.kw, window.stride) {
-        (Planes::Bytes, 3, 3, 1) => Some(jaq_v7em_bytes),
-        (Planes::Triples, 3, 3, 1) => by_rule!(rule,
+        (Planes::Bytes, 3, 3, 1)
+            if const { serves("3x3s1") && serves("w2") && serves("a2") && narrow(Bits::B2) } =>
+        {
+            Some(jaq_v7em_bytes)
+        }
+        (Planes::Triples, 3, 3, 1) if const { serves("3x3s1") && narrow_codes() } => by_rule!(rule,
             jaq_v7em_triples_narrow2 jaq_v7em_triples_narrow3 jaq_v7em_triples_narrow4 jaq_v7em_triples_narrow8 jaq_v7em_triples_wide),
-        (Planes::Halves, 3, 3, 1) => by_rule!(rule,
+        (Planes::Halves, 3, 3, 1) if const { serves("3x3s1") && wide_codes() } => by_rule!(rule,
             jaq_v7em_halves_narrow2 jaq_v7em_halves_narrow3 jaq_v7em_halves_narrow4 jaq_v7em_halves_narrow8 jaq_v7em_halves_wide),
-        (Planes::Halves, 3, 3, 2) => by_rule!(rule,
+        (Planes::Halves, 3, 3, 2) if const { serves("3x3s2") } => by_rule!(rule,
             jaq_v7em_halves_s2_narrow2 jaq_v7em_halves_s2_narrow3 jaq_v7em_halves_s2_narrow4 jaq_v7em_halves_s2_narrow8 jaq_v7em_halves_s2_wide),
-        (Planes::Halves, 5, 5, 1) => by_rule!(rule,
+        (Planes::Halves, 5, 5, 1) if const { serves("5x5s1") } => by_rule!(rule,
             jaq_v7em_five_narrow2 jaq_v7em_five_narrow3 jaq_v7em_five_narrow4 jaq_v7em_five_narrow8 jaq_v7em_five_wide),
-        (Planes::Halves, 5, 5, 2) => by_rule!(rule,
+        (Planes::Halves, 5, 5, 2) if const { serves("5x5s2") } => by_rule!(rule,
             jaq_v7em_five_s2_narrow2 jaq_v7em_five_s2_narrow3 jaq_v7em_five_s2_narrow4 jaq_v7em_five_s2_narrow8 jaq_v7em_five_s2_wide),
         _ => None,
     }

@@ -4,10 +4,11 @@
 #[cfg(jaq_armv7em)]
 use super::armv7em_linear as isa;
 use super::codes::{pack_four, put_small_word, small_word, unpack_four};
+use super::linked::serves_input;
 #[cfg(not(jaq_armv7em))]
 use super::portable as isa;
 use super::requant::{average, sum};
-use super::{Call, Work, geometry};
+use super::{Call, KernelId, Work, geometry};
 use crate::format::{Bits, LayerShape};
 
 /// `output = clamp((a * M[0] + b * M[1] + M[2]) >> 18)`; the summands may differ in width.
@@ -77,21 +78,35 @@ impl Sum {
 pub fn average_pool(call: Call<'_>) {
     let &[m0, m1, ..] = call.multipliers else { return };
     let bits = call.layer.bits.output;
-    pool(call, |total, code| total + code, |total| average(total, [m0, m1], bits));
+    const INPUTS: [bool; 3] = inputs(KernelId::AvgPool);
+    pool(call, INPUTS, |total, code| total + code, |total| average(total, [m0, m1], bits));
 }
 
 /// Largest code under the window; padding never wins.
 #[inline(never)]
 pub fn max_pool(call: Call<'_>) {
-    pool(call, u32::max, |code| code);
+    const INPUTS: [bool; 3] = inputs(KernelId::MaxPool);
+    pool(call, INPUTS, u32::max, |code| code);
+}
+
+/// Which inputs of 2, 4 and 8 bits this build serves.
+const fn inputs(kernel: KernelId) -> [bool; 3] {
+    [serves_input(kernel, 2), serves_input(kernel, 4), serves_input(kernel, 8)]
 }
 
 #[inline(always)]
-fn pool(call: Call<'_>, fold: impl Fn(u32, u32) -> u32, finish: impl Fn(u32) -> u32) {
+fn pool(
+    call: Call<'_>,
+    inputs: [bool; 3],
+    fold: impl Fn(u32, u32) -> u32,
+    finish: impl Fn(u32) -> u32,
+) {
     match call.layer.bits.input {
-        Bits::B2 => pool_from::<2>(call, fold, finish),
-        Bits::B3 | Bits::B4 => pool_from::<4>(call, fold, finish),
-        Bits::B8 => pool_from::<8>(call, fold, finish),
+        Bits::B2 if inputs[0] => pool_from::<2>(call, fold, finish),
+        Bits::B3 | Bits::B4 if inputs[1] => pool_from::<4>(call, fold, finish),
+        Bits::B8 if inputs[2] => pool_from::<8>(call, fold, finish),
+        // Refused at load.
+        _ => {}
     }
 }
 

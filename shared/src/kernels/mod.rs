@@ -44,6 +44,7 @@ mod depthwise;
 mod elementwise;
 mod geometry;
 mod linear;
+pub mod linked;
 mod portable;
 mod portable_planes;
 mod reference;
@@ -57,6 +58,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::{LayerShape, Op, Requant};
 use dense::Family;
+use linked::is_linked;
 pub use work::{WORK_COUNTS, Work};
 
 /// An algorithm together with the layout of its weights and tables.
@@ -330,54 +332,7 @@ pub fn prepare(
     }
 }
 
-/// Whether this build links `kernel`: firmware made for one model links that model's alone.
-pub const fn is_linked(kernel: KernelId) -> bool {
-    LINKED >> kernel as u32 & 1 == 1
-}
-
-/// A bit for every linked kernel.
-const LINKED: u32 = {
-    let (mut bits, mut index) = (0, 0);
-    while index < KernelId::ALL.len() {
-        let kernel = KernelId::ALL[index];
-        bits |= (is_named(kernel) as u32) << kernel as u32;
-        index += 1;
-    }
-    bits
-};
-
-/// Whether the build was asked for `kernel`; evaluated by the compiler.
-const fn is_named(kernel: KernelId) -> bool {
-    // What the core's [`candidates`] never hold.
-    let short = cfg!(any(jaq_armv7m, jaq_armv6m, jaq_rv32im));
-    let never = match kernel {
-        KernelId::Word | KernelId::WordDepthwise | KernelId::WordLinear => cfg!(jaq_armv7em),
-        KernelId::Outer | KernelId::Dual => short,
-        _ => false,
-    };
-    if never {
-        return false;
-    }
-    let (list, name) = (env!("JAQ_KERNELS").as_bytes(), kernel.name().as_bytes());
-    let mut start = 0;
-    while start < list.len() {
-        let mut end = start;
-        while end < list.len() && list[end] != b',' {
-            end += 1;
-        }
-        let mut same = 0;
-        while same < name.len() && start + same < end && list[start + same] == name[same] {
-            same += 1;
-        }
-        if same == name.len() && start + same == end {
-            return true;
-        }
-        start = end + 1;
-    }
-    list.is_empty()
-}
-
-/// Computes the layer with `kernel`, which must be one of its [`candidates`] and [linked](is_linked).
+/// Computes the layer with `kernel`, which must be one of its [`candidates`] and [linked](linked::runs).
 pub fn run(kernel: KernelId, call: Call<'_>) {
     use KernelId::*;
     match kernel {

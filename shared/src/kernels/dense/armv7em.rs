@@ -13,6 +13,7 @@ use core::marker::PhantomData;
 
 use super::count::unrolled_positions;
 use super::scheme::{BLOCK, Family};
+use super::served::*;
 use super::tile::{Store, Tile};
 use crate::format::Bits;
 
@@ -83,16 +84,20 @@ impl<'a> Runner<'a> {
     pub fn new(tile: Tile<'a>) -> Self {
         let (plan, scheme) = (tile.plan, tile.plan.scheme);
         let unrolled = unrolled_positions(&scheme);
+        // What is left is refused at load.
+        const NONE: (Code, Code) = (jaq_v7em_store_raw, jaq_v7em_store_raw);
         let (block_entry, chunk_entry): (Code, Code) = match (scheme.family, scheme.stored) {
-            (Family::Outer, 2) => (jaq_v7em_block_outer, jaq_v7em_chunk_2),
-            (Family::Outer, _) => (jaq_v7em_block_outer, jaq_v7em_chunk_4),
-            (Family::Dual, 4) => (jaq_v7em_block_dual_4, jaq_v7em_block_dual_4),
-            (Family::Dual, _) => (jaq_v7em_block_dual_8, jaq_v7em_block_dual_8),
+            (Family::Outer, 2) if OUTER_2 => (jaq_v7em_block_outer, jaq_v7em_chunk_2),
+            (Family::Outer, 4) if OUTER_4 => (jaq_v7em_block_outer, jaq_v7em_chunk_4),
+            (Family::Dual, 4) if DUAL_4 => (jaq_v7em_block_dual_4, jaq_v7em_block_dual_4),
+            (Family::Dual, 8) if DUAL_8 => (jaq_v7em_block_dual_8, jaq_v7em_block_dual_8),
+            _ => NONE,
         };
         let (first_extract, next_extract): (Code, Code) = match scheme.spacing {
-            10 => (jaq_v7em_extract_10, jaq_v7em_add_10),
-            14 => (jaq_v7em_extract_14, jaq_v7em_add_14),
-            _ => (jaq_v7em_extract_15, jaq_v7em_add_15),
+            10 if FIELDS_10 => (jaq_v7em_extract_10, jaq_v7em_add_10),
+            14 if FIELDS_14 => (jaq_v7em_extract_14, jaq_v7em_add_14),
+            15 if FIELDS_15 => (jaq_v7em_extract_15, jaq_v7em_add_15),
+            _ => NONE,
         };
         let arguments = Arguments {
             weights: tile.weights.as_ptr(),
@@ -110,12 +115,12 @@ impl<'a> Runner<'a> {
             first_extract,
             next_extract,
             store: match tile.store {
-                Store::Narrow(Bits::B2) => jaq_v7em_store_2,
-                Store::Narrow(Bits::B3) => jaq_v7em_store_3,
-                Store::Narrow(Bits::B4) => jaq_v7em_store_4,
-                Store::Narrow(Bits::B8) => jaq_v7em_store_8_narrow,
-                Store::Wide => jaq_v7em_store_8,
-                Store::Raw => jaq_v7em_store_raw,
+                Store::Narrow(Bits::B2) if NARROW_2 => jaq_v7em_store_2,
+                Store::Narrow(Bits::B3) if NARROW_3 => jaq_v7em_store_3,
+                Store::Narrow(Bits::B4) if NARROW_4 => jaq_v7em_store_4,
+                Store::Narrow(Bits::B8) if NARROW_8 => jaq_v7em_store_8_narrow,
+                Store::Wide if WIDE => jaq_v7em_store_8,
+                _ => jaq_v7em_store_raw,
             },
         };
         Runner {
@@ -130,10 +135,8 @@ impl<'a> Runner<'a> {
     /// Runs all blocks on one group.
     #[inline(always)]
     pub fn run(&self, starts: &[u32], expanded: &[u32], output: &mut [u8]) {
-        if starts.len() < self.starts
-            || expanded.len() < self.expanded
-            || output.len() < self.output
-        {
+        let short = starts.len() < self.starts || expanded.len() < self.expanded;
+        if short || output.len() < self.output {
             return;
         }
         let group = Group {
@@ -154,9 +157,6 @@ global_asm!(
     .syntax unified
     .fpu fpv4-sp-d16
     .thumb
-    .section .text.jaq_v7em_tile,"ax",%progbits
-    .p2align 2
-
     .equ OUTPUT, 96
     .equ STARTS, 100
     .equ EXPANDED, 104
@@ -177,7 +177,10 @@ global_asm!(
     .equ START, 172
     .equ FRAME, 176
 
+    @ In a section of its own: a build links those that its layers need.
     .macro ROUTINE name
+    .section .text.\name,"ax",%progbits
+    .p2align 2
     .global \name
     .type \name, %function
     .thumb_func
@@ -581,7 +584,10 @@ global_asm!(
     str r12, [sp, #OUTPUT]
     ldr r0, [sp, #BLOCKS]
 
-    ROUTINE jaq_v7em_next_block
+    @ Behind the routine before, in its section.
+    .type jaq_v7em_next_block, %function
+    .thumb_func
+    jaq_v7em_next_block:
     subs r0, #1
     str r0, [sp, #BLOCKS]
     beq 1f

@@ -4,6 +4,7 @@ use core::arch::global_asm;
 
 use super::expand::Rows;
 use super::scheme::{Family, Scheme};
+use super::served::{DUAL, OUTER};
 use crate::format::Bits;
 
 type Routine = unsafe extern "C" fn(rows: *const *const u8, fours: usize, out: *mut u32);
@@ -19,6 +20,7 @@ unsafe extern "C" {
     fn jaq_v7em_expand_dual_4(rows: *const *const u8, fours: usize, out: *mut u32);
     fn jaq_v7em_expand_dual_8(rows: *const *const u8, fours: usize, out: *mut u32);
     fn jaq_v7em_expand_dual_8_nibbles(rows: *const *const u8, fours: usize, out: *mut u32);
+    fn jaq_v7em_expand_none(rows: *const *const u8, fours: usize, out: *mut u32);
     fn jaq_v7em_sum_pairs(words: *const u32, eights: usize, sums: *mut [u32; 2]);
     fn jaq_v7em_sum_halves(words: *const u32, eights: usize, sums: *mut [i32; 4]);
 }
@@ -36,18 +38,36 @@ impl Expander {
     /// For segments of `segment` codes of `input` bits under `scheme`.
     pub fn new(scheme: Scheme, input: Bits, segment: usize) -> Self {
         let routine: Routine = match (scheme.family, input, scheme.pixels) {
-            (Family::Outer, Bits::B2, 3) => jaq_v7em_expand_outer_2_3,
-            (Family::Outer, Bits::B2, _) => jaq_v7em_expand_outer_2,
-            (Family::Outer, Bits::B3 | Bits::B4, 3) => jaq_v7em_expand_outer_4_3,
-            (Family::Outer, Bits::B3 | Bits::B4, _) if scheme.spacing == 14 => {
+            (Family::Outer, Bits::B2, 3) if const { OUTER.any(0, 0, 2, 3) } => {
+                jaq_v7em_expand_outer_2_3
+            }
+            (Family::Outer, Bits::B2, 2) if const { OUTER.any(0, 0, 2, 2) } => {
+                jaq_v7em_expand_outer_2
+            }
+            (Family::Outer, Bits::B3 | Bits::B4, 3) if const { OUTER.any(0, 0, 4, 3) } => {
+                jaq_v7em_expand_outer_4_3
+            }
+            (Family::Outer, Bits::B3 | Bits::B4, 2)
+                if const { OUTER.any(0, 14, 4, 2) } && scheme.spacing == 14 =>
+            {
                 jaq_v7em_expand_outer_4_14
             }
-            (Family::Outer, Bits::B3 | Bits::B4, _) => jaq_v7em_expand_outer_4_15,
-            (Family::Outer, Bits::B8, _) => jaq_v7em_expand_outer_8,
-            (Family::Dual, Bits::B2, _) => jaq_v7em_expand_dual_2,
-            (Family::Dual, Bits::B3 | Bits::B4, _) => jaq_v7em_expand_dual_4,
-            (Family::Dual, Bits::B8, _) if scheme.stored == 4 => jaq_v7em_expand_dual_8_nibbles,
-            (Family::Dual, Bits::B8, _) => jaq_v7em_expand_dual_8,
+            (Family::Outer, Bits::B3 | Bits::B4, 2) if const { OUTER.any(0, 15, 4, 2) } => {
+                jaq_v7em_expand_outer_4_15
+            }
+            (Family::Outer, Bits::B8, _) if const { OUTER.any(0, 0, 8, 0) } => {
+                jaq_v7em_expand_outer_8
+            }
+            (Family::Dual, Bits::B2, _) if const { DUAL.any(0, 0, 2, 0) } => jaq_v7em_expand_dual_2,
+            (Family::Dual, Bits::B3 | Bits::B4, _) if const { DUAL.any(0, 0, 4, 0) } => {
+                jaq_v7em_expand_dual_4
+            }
+            (Family::Dual, Bits::B8, _) if const { DUAL.any(4, 0, 8, 0) } && scheme.stored == 4 => {
+                jaq_v7em_expand_dual_8_nibbles
+            }
+            (Family::Dual, Bits::B8, _) if const { DUAL.any(8, 0, 8, 0) } => jaq_v7em_expand_dual_8,
+            // Refused at load.
+            _ => jaq_v7em_expand_none,
         };
         let bytes = (segment * input.storage() as usize).div_ceil(32) * 4;
         Expander { routine, group: scheme.group(), fours: segment / 4, bytes }
@@ -93,6 +113,9 @@ pub fn sum_halves(words: &[u32]) -> [i32; 4] {
 global_asm!(
     armv7em_head!("EXPAND_ROUTINE"),
     r#"
+    EXPAND_ROUTINE jaq_v7em_expand_none
+    bx lr
+
     @ r0: rows, kept in s0; r1: offset; r2: fours left; r3: out; r4-r9: words of the
     @ pixels; r10, r11: fields; r12: mask.
     .macro LOAD_4

@@ -14,6 +14,8 @@ mod expand;
 #[cfg(not(jaq_armv7em))]
 mod portable;
 mod scheme;
+#[cfg(jaq_armv7em)]
+mod served;
 mod tile;
 
 #[cfg(jaq_armv7em)]
@@ -21,7 +23,7 @@ use armv7em as isa;
 #[cfg(not(jaq_armv7em))]
 use tile as isa;
 
-use super::{Call, Work, codes, requant};
+use super::{Call, KernelId, Work, codes, linked, requant};
 use crate::format::{Bits, LayerShape, Op, Requant};
 use expand::{Expander, Rows, Starter};
 use scheme::{BLOCK, Plan};
@@ -224,7 +226,7 @@ pub fn run(call: Call<'_>) {
         let first = index * group;
         gather.expand(&plan, first, expanded);
         starter.run(expanded, starts);
-        if blocks.store == Store::Raw {
+        if const { RAW } && blocks.store == Store::Raw {
             let present = group.min(pixels.saturating_sub(first));
             blocks.run_raw(starts, expanded, spare, present, output);
         } else if output.len() == group * pixel_bytes {
@@ -243,6 +245,10 @@ pub fn run(call: Call<'_>) {
         }
     }
 }
+
+/// Whether outputs that no packed store has the rule of come up in this build.
+const RAW: bool =
+    linked::serves(KernelId::Outer, "general") || linked::serves(KernelId::Dual, "general");
 
 /// Bytes of one pixel's block of packed outputs.
 const fn output_block_bytes(output: Bits) -> usize {

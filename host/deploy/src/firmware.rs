@@ -418,7 +418,7 @@ fn linked_kernels(model: &[u8]) -> Result<String, LoadError> {
     for layer in model.layers() {
         let kernel = layer.kernel.name();
         names.insert(kernel.to_owned());
-        for property in kernels::linked::properties(&layer.shape(), layer.requant) {
+        for property in jaq_shared::kernels::linked::properties(&layer.shape(), layer.requant) {
             names.insert(format!("{kernel}.{property}"));
         }
     }

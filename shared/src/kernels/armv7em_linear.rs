@@ -5,7 +5,7 @@ use core::arch::global_asm;
 
 use super::elementwise::Sum;
 use super::linear::{BLOCK, Blocks, Operands, Store};
-use super::portable;
+use super::{KernelId, linked, portable};
 use crate::format::Bits;
 
 /// Arguments of the residual sums, in the order the assembly loads them.
@@ -45,6 +45,16 @@ unsafe extern "C" {
 
 type Expand = unsafe extern "C" fn(*const u32, words: usize, *mut u32) -> i32;
 
+/// Whether linear layers of a property run in this build.
+const fn serves(property: &str) -> bool {
+    linked::serves(KernelId::Dot, property)
+}
+
+/// Whether sums of a property do.
+const fn sums(property: &str) -> bool {
+    linked::serves(KernelId::Add, property)
+}
+
 /// [`portable::add`] for summands of equal width.
 pub fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8], fours: usize) {
     let [a_four, b_four, out_four] = sum.widths.map(|bits| bits as usize / 2);
@@ -53,10 +63,12 @@ pub fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8], fours: usize) {
     let whole = fours.min(room).min(out.len() / out_four.max(1));
     let done = if a_four == b_four && a_four > 0 && whole > 0 {
         let routine = match sum.output {
-            Bits::B2 => jaq_v7em_add_2,
-            Bits::B3 => jaq_v7em_add_3,
-            Bits::B4 => jaq_v7em_add_4,
-            Bits::B8 => jaq_v7em_add_8,
+            Bits::B2 if const { sums("o2") } => jaq_v7em_add_2,
+            Bits::B3 if const { sums("o3") } => jaq_v7em_add_3,
+            Bits::B4 if const { sums("o4") } => jaq_v7em_add_4,
+            Bits::B8 if const { sums("o8") } => jaq_v7em_add_8,
+            // Refused at load.
+            _ => return,
         };
         let start = out.as_mut_ptr();
         let arguments = Sums {
@@ -121,10 +133,16 @@ pub fn run(blocks: Blocks<'_>) {
     }
     let range = blocks.expanded.as_ptr_range();
     let (dot, mask): (Code, u32) = match blocks.operands {
-        Operands::Spaced => (jaq_v7em_dot_spaced, 0x3003_3003),
-        Operands::Pairs(2) => (jaq_v7em_dot_2, 0x0003_0003),
-        Operands::Pairs(4) => (jaq_v7em_dot_4, 0x000f_000f),
-        Operands::Pairs(_) => (jaq_v7em_dot_8, 0),
+        Operands::Spaced if const { serves("w2") && serves("a2") } => {
+            (jaq_v7em_dot_spaced, 0x3003_3003)
+        }
+        Operands::Pairs(2) if const { serves("w2") } => (jaq_v7em_dot_2, 0x0003_0003),
+        Operands::Pairs(4) if const { serves("w3") || serves("w4") } => {
+            (jaq_v7em_dot_4, 0x000f_000f)
+        }
+        Operands::Pairs(8) if const { serves("w8") } => (jaq_v7em_dot_8, 0),
+        // Refused at load.
+        _ => return,
     };
     let arguments = Arguments {
         expanded: range.start,
@@ -394,17 +412,17 @@ global_asm!(
     pop {{r4-r11, pc}}
     .endm
 
-    FLAT_ENTRY jaq_v7em_linear_narrow2
+    FLAT_ROUTINE jaq_v7em_linear_narrow2
     LINEAR_STORE LINEAR_NARROW, strb, 2, 2
-    FLAT_ENTRY jaq_v7em_linear_narrow3
+    FLAT_ROUTINE jaq_v7em_linear_narrow3
     LINEAR_STORE LINEAR_NARROW, strh, 3, 4
-    FLAT_ENTRY jaq_v7em_linear_narrow4
+    FLAT_ROUTINE jaq_v7em_linear_narrow4
     LINEAR_STORE LINEAR_NARROW, strh, 4, 4
-    FLAT_ENTRY jaq_v7em_linear_narrow8
+    FLAT_ROUTINE jaq_v7em_linear_narrow8
     LINEAR_STORE LINEAR_NARROW, str, 8, 8
-    FLAT_ENTRY jaq_v7em_linear_wide
+    FLAT_ROUTINE jaq_v7em_linear_wide
     LINEAR_STORE LINEAR_WIDE, str, 8, 8
-    FLAT_ENTRY jaq_v7em_linear_raw
+    FLAT_ROUTINE jaq_v7em_linear_raw
     vmov r8, r9, s6, s7
     stmia r8!, {{r0-r3}}
     subs r9, #1

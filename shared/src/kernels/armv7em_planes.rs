@@ -7,7 +7,7 @@ use core::arch::global_asm;
 
 use super::KernelId;
 use super::depthwise::Planes;
-use super::linked::serves_input;
+use super::linked::{serves, serves_input};
 use crate::format::Bits;
 
 /// Copies `count` pixels' words, `step` bytes apart, or narrower pixels.
@@ -63,12 +63,18 @@ pub fn spread(bits: Bits, planes: Planes) -> Option<Spread> {
     })
 }
 
+/// Whether those with outputs of a width do.
+const fn output(property: &str) -> bool {
+    serves(KernelId::Depthwise, property)
+}
+
 /// The routine for codes of `bits`.
 pub fn pack(bits: Bits) -> Pack {
     match bits {
-        Bits::B2 => jaq_v7em_pack_2,
-        Bits::B3 | Bits::B4 => jaq_v7em_pack_4,
-        Bits::B8 => jaq_v7em_pack_8,
+        Bits::B2 if const { output("o2") } => jaq_v7em_pack_2,
+        Bits::B3 | Bits::B4 if const { output("o3") || output("o4") } => jaq_v7em_pack_4,
+        // Of the others there is none.
+        _ => jaq_v7em_pack_8,
     }
 }
 

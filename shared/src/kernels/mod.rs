@@ -240,30 +240,38 @@ pub fn candidates(
     [dense, word, products, dot, rows, depthwise, Some(general)].into_iter().flatten()
 }
 
-/// Working memory of `kernel` on `layer` in bytes, a multiple of 4.
+/// Working memory of `kernel` on `layer` in bytes, a multiple of 4; 0 of a kernel that the build
+/// does not [link](linked).
 pub fn scratch_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
+    use KernelId::*;
     match kernel {
-        KernelId::Outer | KernelId::Dual => dense::scratch_bytes(layer),
-        KernelId::Word => word::scratch_bytes(layer),
-        KernelId::Dot => linear::scratch_bytes(layer),
-        KernelId::Depthwise => depthwise::scratch_bytes(layer),
-        KernelId::WordDepthwise => word_depthwise::scratch_bytes(layer),
-        KernelId::WordLinear => word_linear::scratch_bytes(layer),
-        KernelId::Reference | KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
+        Outer | Dual if const { is_linked(Outer) || is_linked(Dual) } => {
+            dense::scratch_bytes(layer)
+        }
+        Word if const { is_linked(Word) } => word::scratch_bytes(layer),
+        Dot if const { is_linked(Dot) } => linear::scratch_bytes(layer),
+        Depthwise if const { is_linked(Depthwise) } => depthwise::scratch_bytes(layer),
+        WordDepthwise if const { is_linked(WordDepthwise) } => word_depthwise::scratch_bytes(layer),
+        WordLinear if const { is_linked(WordLinear) } => word_linear::scratch_bytes(layer),
+        _ => 0,
     }
 }
 
-/// Size of the packed weights in bytes, a multiple of 4.
+/// Size of the packed weights in bytes, a multiple of 4; 0 of a kernel that the build does not
+/// [link](linked).
 pub fn packed_weight_bytes(kernel: KernelId, layer: &LayerShape) -> usize {
+    use KernelId::*;
     match kernel {
-        KernelId::Reference | KernelId::Depthwise | KernelId::WordDepthwise => {
+        Reference | Depthwise | WordDepthwise => {
             codes::stream_bytes(layer.weights(), layer.bits.weight)
         }
-        KernelId::Outer | KernelId::Dual => dense::packed_weight_bytes(layer),
-        KernelId::Word => word::packed_weight_bytes(layer),
-        KernelId::Dot => linear::packed_weight_bytes(layer),
-        KernelId::WordLinear => word_linear::packed_weight_bytes(layer),
-        KernelId::Add | KernelId::AvgPool | KernelId::MaxPool => 0,
+        Outer | Dual if const { is_linked(Outer) || is_linked(Dual) } => {
+            dense::packed_weight_bytes(layer)
+        }
+        Word if const { is_linked(Word) } => word::packed_weight_bytes(layer),
+        Dot if const { is_linked(Dot) } => linear::packed_weight_bytes(layer),
+        WordLinear if const { is_linked(WordLinear) } => word_linear::packed_weight_bytes(layer),
+        _ => 0,
     }
 }
 

@@ -519,7 +519,9 @@ mod tests {
             let board = Mcu::load(target.board).unwrap();
             assert_eq!((board.core.target.as_str(), board.isa()), (target.triple, target.isa));
             assert_eq!(board.links.qemu.as_deref(), target.machine, "{}", target.board);
-            assert!(target.machine.is_some() || board.links.probe.is_some(), "{}", target.board);
+            assert_eq!(board.links.rtl, target.rtl, "{}", target.board);
+            let reached = target.machine.is_some() || target.rtl || board.links.probe.is_some();
+            assert!(reached, "{}", target.board);
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jaq_deploy::engine::Engine;
 use jaq_deploy::firmware::{self, Firmware, TARGETS, Transport};
 use jaq_deploy::link::qemu::Qemu;
-use jaq_deploy::link::replay::{Recorder, Replay};
+use jaq_deploy::link::replay::{About, Recorder, Replay};
 use jaq_deploy::link::{self, Expected, LinkError, Session, TIMEOUT, Wire};
 use jaq_deploy::validate::{Ask, Device, Unit, compare};
 use jaq_network::Provenance;
@@ -344,6 +344,7 @@ fn a_recorded_emulator_session_replays_to_the_same_figures() {
         (session.infer(&raw, Ask::Checksums).unwrap(), session.provenance())
     };
     let wire = Qemu::start(firmware.target.machine.unwrap(), &firmware.elf).unwrap();
-    let live = run(Box::new(Recorder::new(wire, &path).unwrap()));
+    let about = About::new(&wire, BOARD, &firmware.build, firmware.parts);
+    let live = run(Box::new(Recorder::new(wire, &about, &path).unwrap()));
     assert_eq!(live, run(Box::new(Replay::open(&path).unwrap())));
 }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use jaq_deploy::link::replay::{Recorder, Replay};
+use jaq_deploy::firmware::Parts;
+use jaq_deploy::link::replay::{About, Recorder, Replay};
 use jaq_deploy::link::{Expected, LinkError, Session, Wire};
 use jaq_deploy::validate::{Ask, Device};
 use jaq_network::Provenance;
@@ -200,8 +201,9 @@ fn a_model_larger_than_the_device_takes_is_refused_before_it_is_sent() {
 fn a_recorded_session_replays_and_notices_another_question() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("session.jaqlog");
-    let live =
-        infer(Recorder::new(script(&[layer(0), layer(1), OUTPUT, DONE]), &path).unwrap()).unwrap();
+    let wire = script(&[layer(0), layer(1), OUTPUT, DONE]);
+    let about = About::new(&wire, "desk", "b1", Parts::default());
+    let live = infer(Recorder::new(wire, &about, &path).unwrap()).unwrap();
     let again = infer(Replay::open(&path).unwrap()).unwrap();
     assert_eq!(live, again);
 
@@ -212,7 +214,56 @@ fn a_recorded_session_replays_and_notices_another_question() {
     let error = session.open(&[6; 32]).unwrap_err().to_string();
     assert!(error.contains("the recording has another question"), "{error}");
 
-    std::fs::write(&path, "device of nobody\n> zz\n").unwrap();
-    let error = Replay::open(&path).err().unwrap().to_string();
-    assert!(error.contains("session.jaqlog") && error.contains("line 1"), "{error}");
+    assert_eq!(Replay::open(&path).unwrap().about(), &about);
+}
+
+#[test]
+fn a_recording_that_is_damaged_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.jaqlog");
+    let wire = script(&[layer(0), layer(1), OUTPUT, DONE]);
+    let about = About::new(&wire, "desk", "b1", Parts::default());
+    infer(Recorder::new(wire, &about, &path).unwrap()).unwrap();
+    let good = std::fs::read_to_string(&path).unwrap();
+    let refused = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let error = Replay::open(&path).err().expect("a refusal").to_string();
+        assert!(error.contains("session.jaqlog"), "{error}");
+        error
+    };
+    assert!(refused("device of nobody\n").contains("`device of nobody`"));
+    assert!(refused("").contains("begins with ``"));
+    assert!(refused(&good.replacen('{', "[", 1)).contains("line 2"));
+    assert!(refused(&good.replacen("\n< ", "\n< zz", 1)).contains("line 5"));
+    assert!(refused(&good.replacen("\n> ", "\n~ ", 1)).contains("line 3"));
+    assert!(refused(&good.replacen("\n< ", "\n< 00", 1)).contains("checksum"));
+    assert!(refused(&good.replacen("end ", "end x", 1)).contains("not understood"));
+    std::fs::remove_file(&path).unwrap();
+    assert!(Replay::open(&path).err().unwrap().to_string().contains("cannot read"));
+
+    // Cut off, as by a killed host: it replays as far as it goes.
+    let lines: Vec<&str> = good.lines().collect();
+    std::fs::write(&path, lines[..lines.len() - 4].join("\n")).unwrap();
+    let error = infer(Replay::open(&path).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("the recording ends here"), "{error}");
+}
+
+#[test]
+fn how_a_session_failed_is_recorded_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.jaqlog");
+    for answers in [vec![frames(&[Response::Hello(hello())]), None], vec![None], vec![]] {
+        let run = |wire: Box<dyn Wire>| {
+            let expected = Expected { board: "desk".into(), build: None };
+            Session::start(wire, &expected, Duration::from_millis(20))
+                .and_then(|mut session| session.stats())
+                .unwrap_err()
+                .to_string()
+        };
+        let wire = Script::new(answers);
+        let about = About::new(&wire, "desk", "b1", Parts::default());
+        let live = run(Box::new(Recorder::new(wire, &about, &path).unwrap()));
+        let again = run(Box::new(Replay::open(&path).unwrap()));
+        assert_eq!(again.replace("recorded: ", ""), live);
+    }
 }

@@ -63,7 +63,7 @@ impl Calibrate {
             }
             None => self.measure(&board)?,
         };
-        let via = format!("{:?}", self.device.via).to_lowercase();
+        let via = format!("{:?}", self.device.via.unwrap_or(Via::Qemu)).to_lowercase();
         let source = format!("{} counts on {machine} via {via}", measurements.len());
         let refit = format!("jaq-host calibrate --board {} --via {via}", board.name);
         let table = fit_table(&board, unit, &source, &refit, &measurements)?;
@@ -112,8 +112,9 @@ impl Calibrate {
         let measurements = count_corpus(&mut device.session, slow.as_mut(), board.isa(), step)?;
         drop(bar);
         let unit = device.session.unit();
+        let machine = device.session.identity().board.clone();
         device.session.bye()?;
-        Ok((unit, measurements, device.firmware.target.board.to_owned()))
+        Ok((unit, measurements, machine))
     }
 
     /// The same firmware with slower memory, where the memory is simulated.

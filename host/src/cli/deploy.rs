@@ -34,7 +34,8 @@ pub struct Deploy {
 struct Report {
     board: String,
     build: String,
-    firmware: PathBuf,
+    firmware: Option<PathBuf>,
+    via: &'static str,
     provenance: jaq_network::Provenance,
     parts: jaq_deploy::firmware::Parts,
     weights_bytes: usize,
@@ -66,9 +67,10 @@ impl Deploy {
         let report = Report {
             board: deployed.session.identity().board.clone(),
             build: deployed.session.identity().build.clone(),
-            firmware: deployed.firmware.elf.clone(),
+            firmware: deployed.elf.clone(),
+            via: deployed.session.via(),
             provenance: deployed.session.provenance(),
-            parts: deployed.firmware.parts,
+            parts: deployed.parts,
             weights_bytes: sizes.weights_bytes,
             code_bytes: sizes.code_bytes,
             flash_bytes: sizes.weights_bytes + sizes.code_bytes,
@@ -88,8 +90,8 @@ impl Deploy {
             kb(report.arena_bytes),
             kb(report.stack_bytes)
         );
-        if self.run.is_some() {
-            println!("firmware: {}", report.firmware.display());
+        if let (Some(_), Some(firmware)) = (&self.run, &report.firmware) {
+            println!("firmware: {}", firmware.display());
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use jaq_network::Provenance;
 use jaq_search::data::{Dataset, Split};
 use serde::Serialize;
 
-use super::device::{self, DeviceArgs, Via};
+use super::device::{self, DeviceArgs};
 use super::progress::Bar;
 use super::{inspect, print_json};
 use crate::report::{percent, thousands};
@@ -30,12 +30,9 @@ pub struct Eval {
     /// Run on this board instead of the host.
     #[arg(long)]
     board: Option<String>,
-    /// How to reach the device; without it the host's integer engine runs the model.
-    #[arg(long, value_enum)]
-    via: Option<Via>,
-    /// Longest wait for any answer of the device, in seconds.
-    #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
-    timeout: f64,
+    // Without `--via` the host's integer engine runs the model.
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -73,12 +70,14 @@ impl Eval {
         if images == 0 {
             bail!("there are no images to evaluate");
         }
-        let evaluation = match self.via {
-            None if self.board.is_some() => {
-                bail!("--board needs --via: the host's engine runs without a board");
+        let DeviceArgs { via, probe, session, record, .. } = &self.device;
+        let device = via.is_some() || probe.is_some() || session.is_some();
+        let evaluation = match device {
+            false if self.board.is_some() || record.is_some() => {
+                bail!("--board and --record need --via: the host's engine runs without a board");
             }
-            None => self.on_host(&engine, &data, images)?,
-            Some(via) => self.on_device(&engine, &data, images, via)?,
+            false => self.on_host(&engine, &data, images)?,
+            true => self.on_device(&engine, &data, images)?,
         };
         if self.json {
             return print_json(&evaluation);
@@ -119,18 +118,11 @@ impl Eval {
         })
     }
 
-    fn on_device(
-        &self,
-        engine: &Engine,
-        data: &Dataset,
-        images: usize,
-        via: Via,
-    ) -> Result<Evaluation> {
+    fn on_device(&self, engine: &Engine, data: &Dataset, images: usize) -> Result<Evaluation> {
         let name = self.board.as_deref().unwrap_or(engine.model().info().board);
         let board = Mcu::load(name)?;
-        let args = DeviceArgs { via, timeout: self.timeout, wait_states: 0 };
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let mut deployed = device::deploy(&board, &args, Some(&self.file), folder.path())?;
+        let mut deployed = device::deploy(&board, &self.device, Some(&self.file), folder.path())?;
         let file = std::fs::read(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
         deployed.session.open(&file)?;

@@ -71,6 +71,12 @@ impl Cli {
     }
 }
 
+/// What a failure is told a calling script as: 1, or what a link says of it.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let link = error.chain().find_map(|cause| cause.downcast_ref::<jaq_deploy::link::LinkError>());
+    link.and_then(|error| error.severity()).map_or(1, |severity| severity as u8)
+}
+
 /// Prints a value as the JSON of `--json`: the only thing on stdout.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);

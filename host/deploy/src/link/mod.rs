@@ -113,6 +113,38 @@ pub enum LinkError {
     Model(String),
     #[error(transparent)]
     Probe(#[from] probe::ProbeError),
+    #[error(transparent)]
+    Replay(#[from] replay::ReplayError),
+}
+
+/// What a failure means for a script that calls the command line: its exit code. 1 is any other
+/// failure, 2 a mistake in the arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Severity {
+    /// No device could be reached: connect one, or choose another link.
+    Unreachable = 3,
+    /// The device is not the one that was asked for: wrong chip, board, build, or locked.
+    Refused = 4,
+    /// The device was there and failed, or fell silent.
+    Failed = 5,
+}
+
+impl LinkError {
+    /// What kind of failure this is.
+    pub fn severity(&self) -> Option<Severity> {
+        Some(match self {
+            LinkError::Start { .. } | LinkError::Replay(_) => Severity::Unreachable,
+            LinkError::Mismatch { .. } => Severity::Refused,
+            LinkError::Timeout { .. }
+            | LinkError::Gone { .. }
+            | LinkError::Frame { .. }
+            | LinkError::Device { .. }
+            | LinkError::Unexpected { .. } => Severity::Failed,
+            LinkError::Probe(error) => error.severity(),
+            LinkError::Model(_) => return None,
+        })
+    }
 }
 
 /// What a host expects of a device.
@@ -191,6 +223,15 @@ impl Session {
         expected: &Expected,
         timeout: Duration,
     ) -> Result<Session, LinkError> {
+        Session::meet(Box::new(wire), expected, true, timeout)
+    }
+
+    fn meet(
+        wire: Box<dyn Wire>,
+        expected: &Expected,
+        same_kernels: bool,
+        timeout: Duration,
+    ) -> Result<Session, LinkError> {
         let identity = Identity {
             board: String::new(),
             build: String::new(),
@@ -202,7 +243,7 @@ impl Session {
             arena: 0,
         };
         let mut session = Session {
-            wire: Box::new(wire),
+            wire,
             framer: Framer::new(),
             pending: Default::default(),
             timeout,
@@ -223,11 +264,18 @@ impl Session {
                 }));
             }
             match answer {
-                Ok(Response::Hello(hello)) => Some(check(&hello, expected)),
+                Ok(Response::Hello(hello)) => Some(check(&hello, expected, same_kernels)),
                 _ => None,
             }
         })?;
         Ok(session)
+    }
+
+    /// Meets the device of a recording, which may have been made with another kernel registry.
+    pub fn replay(wire: replay::Replay, timeout: Duration) -> Result<Session, LinkError> {
+        let about = wire.about();
+        let expected = Expected { board: about.board.clone(), build: Some(about.build.clone()) };
+        Session::meet(Box::new(wire), &expected, false, timeout)
     }
 
     /// Who the device is.
@@ -525,7 +573,11 @@ fn foreign_version(payload: &[u8]) -> Option<u16> {
     (variant == 0 && version != protocol::VERSION).then_some(version)
 }
 
-fn check(hello: &Hello<'_>, expected: &Expected) -> Result<Identity, LinkError> {
+fn check(
+    hello: &Hello<'_>,
+    expected: &Expected,
+    same_kernels: bool,
+) -> Result<Identity, LinkError> {
     let mismatch = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
         let (expected, found) = (expected.to_string(), found.to_string());
         Err(LinkError::Mismatch { what, expected, found })
@@ -537,7 +589,7 @@ fn check(hello: &Hello<'_>, expected: &Expected) -> Result<Identity, LinkError> 
         return mismatch("board", &expected.board, &hello.board);
     }
     let registry = kernels::registry_hash();
-    if hello.registry != registry {
+    if same_kernels && hello.registry != registry {
         let hex = |hash| format!("{hash:08x}");
         return mismatch("kernel registry", &hex(registry), &hex(hello.registry));
     }

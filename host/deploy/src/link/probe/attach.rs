@@ -6,7 +6,7 @@ use std::time::Duration;
 use probe_rs::config::Registry;
 use probe_rs::probe::list::Lister;
 use probe_rs::probe::{DebugProbeSelector, WireProtocol};
-use probe_rs::{CoreType, MemoryInterface, Permissions, Session};
+use probe_rs::{CoreType, MemoryInterface, Permissions, Session, Target};
 
 use super::Setup;
 use super::error::{ProbeError, attaching, chain};
@@ -59,8 +59,19 @@ fn choose(asked: Option<&str>, found: impl FnOnce() -> Vec<Found>) -> Result<Str
     }
 }
 
-/// Attaches to the chip behind the probe.
-pub fn attach(setup: &Setup) -> Result<Session, ProbeError> {
+/// What is known before anything is touched: every chip, the board's, and which probe.
+struct Plan {
+    registry: Registry,
+    target: Target,
+    selector: String,
+}
+
+/// Fails where attaching could not succeed: the chip has no such name, or there is not one probe.
+pub fn check(setup: &Setup) -> Result<(), ProbeError> {
+    plan(setup).map(drop)
+}
+
+fn plan(setup: &Setup) -> Result<Plan, ProbeError> {
     let chip = &setup.chip;
     let mut registry = Registry::from_builtin_families();
     if let Some(description) = setup.description {
@@ -77,8 +88,21 @@ pub fn attach(setup: &Setup) -> Result<Session, ProbeError> {
         };
         ProbeError::UnknownChip { chip: chip.clone(), similar }
     })?;
+    let selector = choose(setup.selector.as_deref(), list)?;
+    Ok(Plan { registry, target, selector })
+}
 
-    let name = choose(setup.selector.as_deref(), list)?;
+/// A session with a chip.
+pub struct Attached {
+    pub session: Session,
+    /// The probe says of itself that it is made of software: no figure of it is a measurement.
+    pub software: bool,
+}
+
+/// Attaches to the chip behind the probe.
+pub fn attach(setup: &Setup) -> Result<Attached, ProbeError> {
+    let chip = &setup.chip;
+    let Plan { registry, target, selector: name } = plan(setup)?;
     let selector: DebugProbeSelector = name
         .parse()
         .map_err(|error| ProbeError::Selector { selector: name.clone(), reason: chain(&error) })?;
@@ -90,6 +114,7 @@ pub fn attach(setup: &Setup) -> Result<Session, ProbeError> {
             .map_err(|error| unopened(format!("nothing answers at {address}: {error}")))?;
     }
     let mut probe = Lister::new().open(selector).map_err(|error| unopened(chain(&error)))?;
+    let software = format!("{probe:?}").contains("virtual probe");
     let riscv = target.default_core().core_type == CoreType::Riscv;
     let protocol = if riscv { WireProtocol::Jtag } else { WireProtocol::Swd };
     probe.select_protocol(protocol).map_err(|error| unopened(chain(&error)))?;
@@ -101,7 +126,7 @@ pub fn attach(setup: &Setup) -> Result<Session, ProbeError> {
         .attach_with_registry(target, permissions, &registry)
         .map_err(|error| attaching(chip, &error))?;
     check_core(&mut session, setup)?;
-    Ok(session)
+    Ok(Attached { session, software })
 }
 
 /// Refuses a chip whose core is another than the board's.

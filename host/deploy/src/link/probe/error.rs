@@ -5,6 +5,8 @@ use std::error::Error;
 use probe_rs::architecture::arm::ArmError;
 use probe_rs::flashing::{FileDownloadError, FlashError};
 
+use crate::link::Severity;
+
 /// Why a board behind a debug probe cannot be used, or can no more.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -71,6 +73,34 @@ pub enum ProbeError {
     Silent { doing: &'static str, seconds: f64 },
     #[error("the driver of the probe gave up: {0}")]
     Driver(String),
+}
+
+impl ProbeError {
+    /// What kind of failure this is.
+    pub fn severity(&self) -> Severity {
+        match self {
+            ProbeError::NoProbe
+            | ProbeError::Several(_)
+            | ProbeError::Selector { .. }
+            | ProbeError::Open { .. }
+            | ProbeError::NoChip(_) => Severity::Unreachable,
+            ProbeError::UnknownChip { .. }
+            | ProbeError::Description { .. }
+            | ProbeError::Locked { .. }
+            | ProbeError::WrongChip { .. }
+            | ProbeError::Image { .. }
+            | ProbeError::NoSymbol(_) => Severity::Refused,
+            ProbeError::Attach { .. }
+            | ProbeError::Flash(_)
+            | ProbeError::Verify(_)
+            | ProbeError::NoRings { .. }
+            | ProbeError::Reset
+            | ProbeError::Stopped(_)
+            | ProbeError::Lost(_)
+            | ProbeError::Silent { .. }
+            | ProbeError::Driver(_) => Severity::Failed,
+        }
+    }
 }
 
 /// An error with all its causes, each once.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use jaq_network::Provenance;
 
-pub use attach::{Found, list};
+pub use attach::{Found, check, list};
 pub use error::ProbeError;
 
 use super::{LinkError, Wire, log, source};
@@ -85,7 +85,10 @@ pub struct Progress {
 /// What the thread tells.
 enum Event {
     Progress(Progress),
-    Ready,
+    /// The rings are open. Of `software`: the probe is not a real one.
+    Ready {
+        software: bool,
+    },
     Bytes(Vec<u8>),
     Failed(ProbeError),
     /// What the core does, as it was asked.
@@ -156,7 +159,12 @@ impl Probe {
                     phase = now.phase;
                     progress(now);
                 }
-                Ok(Event::Ready) => return Ok(probe),
+                Ok(Event::Ready { software }) => {
+                    if software && probe.provenance == Provenance::Measured {
+                        probe.provenance = Provenance::Emulated;
+                    }
+                    return Ok(probe);
+                }
                 Ok(Event::Failed(error)) => return Err(error.into()),
                 Ok(Event::Bytes(_) | Event::State(_)) => {}
                 Err(_) => {
@@ -269,10 +277,11 @@ fn work(
         let _ = outbox.send(Event::Progress(Progress { phase, done, total }));
     };
     tell(Phase::Attach, 0, 0);
-    let mut session = attach::attach(setup)?;
+    let attach::Attached { mut session, software } = attach::attach(setup)?;
     load::load(&mut session, setup, elf, &tell)?;
     tell(Phase::Start, 0, 0);
-    rings::serve(&mut session, setup, elf, log, inbox, outbox)
+    let line = rings::Line { elf, log, inbox, outbox };
+    rings::serve(&mut session, setup, &line, || Event::Ready { software })
 }
 
 /// What a panic said.

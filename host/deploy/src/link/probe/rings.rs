@@ -22,15 +22,23 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// How often the core's state is looked at while nothing moves.
 const WATCH: Duration = Duration::from_millis(50);
 
-/// Starts the halted core and carries bytes until nobody sends commands any more.
+/// Whom the thread serves.
+pub struct Line<'a> {
+    pub elf: &'a Path,
+    pub log: &'a Mutex<Vec<u8>>,
+    pub inbox: &'a Receiver<Command>,
+    pub outbox: &'a Sender<Event>,
+}
+
+/// Starts the halted core, tells when its rings are `ready`, and carries bytes until nobody sends
+/// commands any more.
 pub fn serve(
     session: &mut Session,
     setup: &Setup,
-    elf: &Path,
-    log: &Mutex<Vec<u8>>,
-    inbox: &Receiver<Command>,
-    outbox: &Sender<Event>,
+    line: &Line<'_>,
+    ready: impl FnOnce() -> Event,
 ) -> Result<(), ProbeError> {
+    let Line { elf, log, inbox, outbox } = *line;
     let symbol = fs::read(elf)
         .ok()
         .and_then(|file| find_rtt_control_block_in_raw_file(&file).ok().flatten());
@@ -45,7 +53,7 @@ pub fn serve(
     core.run().map_err(|error| attaching(&setup.chip, &error))?;
     let mut rtt = open(&mut core, &region, setup, elf)?;
     // Nobody may listen any more: then the inbox is closed, too.
-    let _ = outbox.send(Event::Ready);
+    let _ = outbox.send(ready());
 
     let mut pending: VecDeque<u8> = VecDeque::new();
     let mut buffer = vec![0; 4096];

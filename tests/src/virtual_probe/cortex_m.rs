@@ -49,6 +49,7 @@ pub struct CortexM {
     kept: BTreeMap<u32, u32>,
     /// Whether what runs is a firmware, not a routine the debugger has called.
     firmware: bool,
+    frozen: bool,
 }
 
 impl CortexM {
@@ -75,6 +76,7 @@ impl CortexM {
             end: None,
             kept: BTreeMap::new(),
             firmware: false,
+            frozen: false,
         };
         core.resume()?;
         Ok(core)
@@ -87,10 +89,26 @@ impl CortexM {
 
     /// Lets a core that was stopped for an access go on.
     pub fn idle(&mut self) -> io::Result<()> {
-        if self.stopped.take().is_some() {
+        if !self.frozen && self.stopped.take().is_some() {
             self.qemu.resume()?;
         }
         Ok(())
+    }
+
+    /// Keeps the running core from executing anything more.
+    pub fn freeze(&mut self) -> io::Result<()> {
+        self.stop()?;
+        self.frozen = true;
+        Ok(())
+    }
+
+    /// Puts an undefined instruction where the running core goes on.
+    pub fn spoil(&mut self) -> io::Result<()> {
+        // UDF, Armv7-M Architecture Reference Manual, A7.7.194.
+        const UNDEFINED: [u8; 2] = 0xde00u16.to_le_bytes();
+        self.stop()?;
+        let next = self.qemu.register(15)?;
+        self.qemu.write(next, &UNDEFINED)
     }
 
     /// Resets the chip, as its reset line does. With the vector catch it halts, else it runs.
@@ -208,7 +226,7 @@ impl CortexM {
         if !self.halted {
             // Who asks whether it has halted wants it to run.
             self.idle()?;
-            if self.qemu.stopped()? {
+            if self.stopped.is_none() && self.qemu.stopped()? {
                 self.hit()?;
             }
         }
@@ -293,7 +311,7 @@ impl CortexM {
     fn stop(&mut self) -> io::Result<()> {
         match self.stopped {
             _ if self.halted => {}
-            Some(since) if since.elapsed() < STOPPED => {}
+            Some(since) if self.frozen || since.elapsed() < STOPPED => {}
             Some(_) => {
                 // Others want to get on, too.
                 self.idle()?;

@@ -72,6 +72,10 @@ pub enum Fault {
     Lost,
     /// The chip's debug port answers, its memory does not: protection is on.
     Locked,
+    /// The core executes nothing any more; its memory can be read.
+    Freeze,
+    /// The core meets an instruction that is none.
+    BadInstruction,
 }
 
 /// When it goes wrong.
@@ -111,6 +115,8 @@ impl std::str::FromStr for Order {
             "reset" => Fault::Reset,
             "lost" => Fault::Lost,
             "locked" => Fault::Locked,
+            "freeze" => Fault::Freeze,
+            "bad-instruction" => Fault::BadInstruction,
             _ => return Err(format!("no fault is called `{name}`")),
         };
         Ok(Order { fault, when })

@@ -299,8 +299,10 @@ impl Target for SerialWire {
 
     fn suffer(&mut self, fault: Fault) {
         match fault {
-            // A core that cannot be reset has died: that shows at the next command.
+            // A core that cannot be reached has died: that shows at the next command.
             Fault::Reset => drop(self.core.reset()),
+            Fault::Freeze => drop(self.core.freeze()),
+            Fault::BadInstruction => drop(self.core.spoil()),
             fault => self.suffered.push(fault),
         }
     }

@@ -11,12 +11,13 @@ use probe_rs::{CoreType, MemoryInterface, Permissions, Session, Target};
 use super::Setup;
 use super::error::{ProbeError, attaching, chain};
 
-/// Network probes, which no bus can list, as selectors between commas.
-const NETWORK: &str = "JAQ_PROBES";
+/// Probes to use instead of what is attached, as selectors between commas: network probes, which no
+/// bus lists, or the bench that a test is allowed to touch.
+const NAMED: &str = "JAQ_PROBES";
 /// Cortex-M: identification of the core.
 const CPUID: u64 = 0xe000_ed00;
 
-/// A probe that is attached to this machine, or named in `JAQ_PROBES`.
+/// A probe that is attached to this machine, or named in `JAQ_PROBES` instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// What `--probe` takes.
@@ -27,10 +28,14 @@ pub struct Found {
 
 /// Every probe there is.
 pub fn list() -> Vec<Found> {
-    let network = std::env::var(NETWORK).unwrap_or_default();
-    let network = network.split(',').map(str::trim).filter(|selector| !selector.is_empty());
-    let network = network
-        .map(|selector| Found { selector: selector.to_owned(), name: "network probe".to_owned() });
+    if let Ok(named) = std::env::var(NAMED) {
+        let selectors = named.split(',').map(str::trim).filter(|selector| !selector.is_empty());
+        let found = |selector: &str| Found {
+            selector: selector.to_owned(),
+            name: format!("named in {NAMED}"),
+        };
+        return selectors.map(found).collect();
+    }
     let attached = Lister::new().list_all().into_iter().map(|probe| {
         let serial = probe.serial_number.as_deref().map(|s| format!(":{s}")).unwrap_or_default();
         Found {
@@ -38,7 +43,7 @@ pub fn list() -> Vec<Found> {
             name: probe.identifier.clone(),
         }
     });
-    attached.chain(network).collect()
+    attached.collect()
 }
 
 /// The probe that was asked for, or the only one.

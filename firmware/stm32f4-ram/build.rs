@@ -1,0 +1,5 @@
+//! See `jaq_board_build`.
+
+fn main() {
+    jaq_board_build::board();
+}

@@ -217,7 +217,7 @@ impl Wire for Probe {
     }
 
     fn last_words(&mut self) -> String {
-        let mut words = match self.failed.take() {
+        let mut words = match &self.failed {
             Some(error) => error.to_string(),
             None => self.state(),
         };

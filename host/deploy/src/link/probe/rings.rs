@@ -63,13 +63,15 @@ pub fn serve(
         let mut moved = false;
         if !pending.is_empty() {
             let ring = rtt.down_channel(PROTOCOL).ok_or_else(vanished)?;
-            let sent = ring.write(&mut core, pending.make_contiguous()).map_err(|e| lost(&e))?;
+            let sent = ring.write(&mut core, pending.make_contiguous());
+            let sent = sent.map_err(|error| broken(&mut core, &error))?;
             pending.drain(..sent);
             moved |= sent > 0;
         }
         for (number, is_log) in [(PROTOCOL, false), (LOG, true)] {
             let ring = rtt.up_channel(number).ok_or_else(vanished)?;
-            let count = ring.read(&mut core, &mut buffer).map_err(|e| lost(&e))?;
+            let count = ring.read(&mut core, &mut buffer);
+            let count = count.map_err(|error| broken(&mut core, &error))?;
             if count == 0 {
                 continue;
             }
@@ -125,6 +127,14 @@ fn open(
             return Err(ProbeError::NoRings { seconds, state: watch::state(core, elf) });
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Why bytes could not be moved: a chip that was reset has set its rings up anew.
+fn broken(core: &mut Core<'_>, error: &probe_rs::rtt::Error) -> ProbeError {
+    match watch::was_reset(core) {
+        Ok(true) => ProbeError::Reset,
+        _ => lost(error),
     }
 }
 

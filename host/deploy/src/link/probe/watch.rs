@@ -28,7 +28,8 @@ pub fn forget_reset(core: &mut Core<'_>) -> Result<(), ProbeError> {
     was_reset(core).map(drop)
 }
 
-fn was_reset(core: &mut Core<'_>) -> Result<bool, ProbeError> {
+/// Whether the core was reset since this was last asked.
+pub fn was_reset(core: &mut Core<'_>) -> Result<bool, ProbeError> {
     if !core.core_type().is_cortex_m() {
         return Ok(false);
     }

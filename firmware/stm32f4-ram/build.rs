@@ -1,5 +1,0 @@
-//! See `jaq_board_build`.
-
-fn main() {
-    jaq_board_build::board();
-}

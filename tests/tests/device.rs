@@ -194,7 +194,10 @@ fn a_built_in_model_equals_the_host_and_is_told_by_size() {
     // The device's log comes out as text, by the strings of the linked file.
     let log = session.log();
     let opened = format!("info model of {} bytes opened", file.len());
-    assert!(log[0].contains(&built.build) && log.iter().any(|line| line.starts_with(&opened)), "{log:?}");
+    assert!(
+        log[0].contains(&built.build) && log.iter().any(|line| line.starts_with(&opened)),
+        "{log:?}"
+    );
 
     // Another model than the one built in is noticed, and so is another build.
     let (other, _) = packed_for(&network(5), Isa::Armv7em);

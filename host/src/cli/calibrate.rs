@@ -43,7 +43,7 @@ pub struct Calibrate {
 impl Calibrate {
     pub fn run(self) -> Result<()> {
         let mut board = Mcu::load(&self.board)?;
-        if self.device.via == Via::Rtl {
+        if self.device.link(&board) == Via::Rtl {
             // Cycles are this core's own: not those of the instruction set that others share.
             board.core.cost_table.clone_from(&board.name);
         }
@@ -63,7 +63,7 @@ impl Calibrate {
             }
             None => self.measure(&board)?,
         };
-        let via = format!("{:?}", self.device.via.unwrap_or(Via::Qemu)).to_lowercase();
+        let via = format!("{:?}", self.device.link(&board)).to_lowercase();
         let source = format!("{} counts on {machine} via {via}", measurements.len());
         let refit = format!("jaq-host calibrate --board {} --via {via}", board.name);
         let table = fit_table(&board, unit, &source, &refit, &measurements)?;
@@ -108,7 +108,10 @@ impl Calibrate {
         let mut device = deploy(board, &self.device, None, folder.path())?;
         let bar = Bar::new("calibrate", corpus(board.isa()).len() as u64);
         let step = |done, _| bar.step(done as u64, "");
-        let mut slow = self.slow(&device.firmware)?;
+        let mut slow = match &device.firmware {
+            Some(firmware) => self.slow(board, firmware)?,
+            None => None,
+        };
         let measurements = count_corpus(&mut device.session, slow.as_mut(), board.isa(), step)?;
         drop(bar);
         let unit = device.session.unit();
@@ -118,8 +121,8 @@ impl Calibrate {
     }
 
     /// The same firmware with slower memory, where the memory is simulated.
-    fn slow(&self, firmware: &Firmware) -> Result<Option<Slow>> {
-        if self.device.via != Via::Rtl {
+    fn slow(&self, board: &Mcu, firmware: &Firmware) -> Result<Option<Slow>> {
+        if self.device.link(board) != Via::Rtl {
             return Ok(None);
         }
         let waits = Waits::all(self.device.wait_states.saturating_add(CALIBRATION_WAITS));

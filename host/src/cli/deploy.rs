@@ -67,7 +67,7 @@ impl Deploy {
         let report = Report {
             board: deployed.session.identity().board.clone(),
             build: deployed.session.identity().build.clone(),
-            firmware: deployed.elf.clone(),
+            firmware: deployed.firmware.as_ref().map(|built| built.elf.clone()),
             via: deployed.session.via(),
             provenance: deployed.session.provenance(),
             parts: deployed.parts,

@@ -69,7 +69,7 @@ impl DeviceArgs {
 
     /// The link that was asked for, or the best that `board` offers here: a probe that is attached
     /// before an emulated core.
-    fn link(&self, board: &Mcu) -> Via {
+    pub fn link(&self, board: &Mcu) -> Via {
         if let Some(via) = self.via {
             return via;
         }
@@ -96,8 +96,8 @@ pub struct Deployed {
     pub session: Session,
     /// Sizes of its firmware.
     pub parts: Parts,
-    /// The linked firmware; none where a recording stands for the device.
-    pub elf: Option<PathBuf>,
+    /// The firmware; none where a recording stands for the device.
+    pub firmware: Option<Firmware>,
 }
 
 /// The board whose firmware stands for `board` on the link: itself, or the one that emulates it.
@@ -165,7 +165,7 @@ pub fn deploy(
             Session::start(recorder, &expected, wait)?
         }
     };
-    Ok(Deployed { session, parts: built.parts, elf: Some(built.elf) })
+    Ok(Deployed { session, parts: built.parts, firmware: Some(built) })
 }
 
 /// What a debug probe is told of the board.
@@ -220,7 +220,7 @@ fn replay(args: &DeviceArgs, wait: Duration) -> Result<Deployed> {
     let wire = Replay::open(path).map_err(LinkError::from)?;
     let about = wire.about().clone();
     tracing::info!("{} as recorded via {} by {}", about.board, about.via, about.host);
-    Ok(Deployed { session: Session::replay(wire, wait)?, parts: about.parts, elf: None })
+    Ok(Deployed { session: Session::replay(wire, wait)?, parts: about.parts, firmware: None })
 }
 
 /// Sizes of a deployed model, from the file, the linked firmware and the device itself.

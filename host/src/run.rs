@@ -3,9 +3,12 @@
 //! ```text
 //! run.json          settings the run was started with; another start must agree
 //! search/           checkpoints of the search
+//! timing.json       how long its iterations took
 //! chosen.json       the network found, and the cost predicted for it at that time
 //! quantized/ float/ w8a8/   checkpoints, then trained tensors, accuracy and log of each retraining
 //! model.jaq, model-w8a8.jaq
+//! accelerator.toml, schedule.json, accelerator.json
+//!                   of an accelerator: the one found, the mapping of every layer, the report
 //! observation.json  what a device did, beside the prediction
 //! ```
 
@@ -17,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Activations;
+use crate::cli::aim::Aim;
 
 /// Settings of a run: a resumed run must have the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub struct Settings {
     pub max_ram_kb: Option<f64>,
     #[serde(default, skip_serializing_if = "Activations::is_usual")]
     pub activations: Activations,
+    #[serde(flatten)]
+    pub aim: Aim,
 }
 
 /// An open run directory.

@@ -89,6 +89,11 @@ impl DesignSpace {
         at
     }
 
+    /// The configuration with these values, one index a range: the inverse of [`Self::indices`].
+    pub fn index(&self, at: &[usize]) -> usize {
+        self.axes.iter().zip(at).fold(0, |index, ((_, values), i)| index * values.len() + i)
+    }
+
     /// The configuration `index`, below [`Self::len`].
     pub fn at(&self, index: usize) -> Result<Tiled, BoardError> {
         self.configuration(&self.indices(index))
@@ -166,6 +171,7 @@ mod tests {
         };
         let index = (0..space.len()).find(|&i| same(&space.at(i).unwrap())).unwrap();
         assert!(space.describe(index).contains("array.rows = 16"), "{}", space.describe(index));
+        assert_eq!(space.index(&space.indices(index)), index);
     }
 
     #[test]

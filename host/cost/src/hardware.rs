@@ -35,6 +35,8 @@ pub struct HardwareCosts {
     /// Cells of the same layers have one price: the first of them.
     same: Vec<usize>,
     memo: Vec<Mutex<HashMap<u32, Price>>>,
+    /// Prices of all distinct cells, and the area, where they were asked for together.
+    columns: Vec<OnceLock<(Vec<Price>, f64)>>,
 }
 
 impl HardwareCosts {
@@ -54,12 +56,18 @@ impl HardwareCosts {
             cells,
             same,
             memo: (0..count).map(|_| Mutex::default()).collect(),
+            columns: (0..count).map(|_| OnceLock::new()).collect(),
         }
     }
 
     /// Number of cells and of configurations.
     pub fn size(&self) -> (usize, usize) {
         (self.cells.len(), self.hardware.len())
+    }
+
+    /// Cells that differ.
+    pub fn distinct(&self) -> usize {
+        self.same.iter().enumerate().filter(|(cell, first)| cell == *first).count()
     }
 
     /// Configuration `hardware`; its layers are priced once.
@@ -99,15 +107,24 @@ impl HardwareCosts {
 
     /// Every cell on every configuration, on all cores.
     pub fn table(&self) -> Result<HardwareTable, ModelError> {
-        let (cells, hardware) = self.size();
+        self.table_of(&(0..self.hardware.len()).collect::<Vec<_>>())
+    }
+
+    /// Every cell on some configurations, in their order; each is priced once.
+    pub fn table_of(&self, hardware: &[usize]) -> Result<HardwareTable, ModelError> {
+        let (cells, _) = self.size();
         let distinct: Vec<usize> = (0..cells).filter(|&cell| self.same[cell] == cell).collect();
-        let columns: Vec<(Vec<Price>, f64)> = (0..hardware)
-            .into_par_iter()
-            .map(|h| {
-                let column = distinct.iter().map(|&cell| self.price(cell, h));
-                Ok((column.collect::<Result<_, _>>()?, self.model(h)?.prices.area_mm2))
-            })
-            .collect::<Result<_, ModelError>>()?;
+        let column = |&h: &usize| -> Result<_, ModelError> {
+            if let Some(column) = self.columns[h].get() {
+                return Ok(column);
+            }
+            let prices = distinct.iter().map(|&cell| self.price(cell, h));
+            let column = (prices.collect::<Result<_, _>>()?, self.model(h)?.prices.area_mm2);
+            Ok(self.columns[h].get_or_init(|| column))
+        };
+        let columns: Vec<&(Vec<Price>, f64)> =
+            hardware.par_iter().map(column).collect::<Result<_, ModelError>>()?;
+        let hardware = hardware.len();
         let figure = |f: usize| {
             let row = |r: usize| columns.iter().map(move |(column, _)| column[r][f] as f32);
             (0..distinct.len()).flat_map(row).collect()
@@ -162,16 +179,72 @@ impl HardwareTable {
         self.area_mm2[hardware].into()
     }
 
+    /// Number of configurations.
+    pub fn hardware(&self) -> usize {
+        self.hardware
+    }
+
+    /// Probabilities of cells, added up by row.
+    fn of_rows(&self, cells: &[f32]) -> Vec<f32> {
+        assert_eq!(cells.len(), self.row.len(), "a probability a cell");
+        let mut of_row = vec![0.0f32; self.seconds.len() / self.hardware.max(1)];
+        self.row.iter().zip(cells).for_each(|(&row, p)| of_row[row] += p);
+        of_row
+    }
+
+    /// Expected seconds and picojoules of the network on every configuration: sums over cells,
+    /// each times its probability.
+    pub fn totals(&self, cells: &[f32]) -> [Vec<f64>; 2] {
+        let (n, of_row) = (self.hardware, self.of_rows(cells));
+        let parts: Vec<[Vec<f32>; 2]> = of_row
+            .par_chunks(ROWS)
+            .enumerate()
+            .map(|(chunk, rows)| {
+                let mut sums = [vec![0.0f32; n], vec![0.0f32; n]];
+                for (row, &p) in rows.iter().enumerate() {
+                    let at = (chunk * ROWS + row) * n;
+                    for (sum, values) in sums.iter_mut().zip([&self.seconds, &self.pj]) {
+                        sum.iter_mut().zip(&values[at..at + n]).for_each(|(s, v)| *s += p * v);
+                    }
+                }
+                sums
+            })
+            .collect();
+        let total = |figure: usize| {
+            let mut sum = vec![0.0f64; n];
+            for part in &parts {
+                sum.iter_mut().zip(&part[figure]).for_each(|(s, v)| *s += f64::from(*v));
+            }
+            sum
+        };
+        [total(0), total(1)]
+    }
+
+    /// For every cell three sums over configurations: of seconds and picojoules times `by`, of
+    /// seconds times `mean`, and of picojoules times `mean`.
+    pub fn over_hardware(&self, by: [&[f32]; 2], mean: &[f32]) -> [Vec<f32>; 3] {
+        let n = self.hardware;
+        assert!(by.iter().all(|by| by.len() == n) && mean.len() == n, "one a configuration");
+        let rows: Vec<[f32; 3]> = self
+            .seconds
+            .par_chunks(n.max(1) * ROWS)
+            .zip(self.pj.par_chunks(n.max(1) * ROWS))
+            .flat_map_iter(|(s, e)| {
+                let rows = s.chunks_exact(n.max(1)).zip(e.chunks_exact(n.max(1)));
+                rows.map(|(s, e)| three_sums(s, e, by, mean))
+            })
+            .collect();
+        [0, 1, 2].map(|i| self.row.iter().map(|&row| rows[row][i]).collect())
+    }
+
     /// Expected cost where cells and configurations are drawn independently with these
     /// probabilities, and the gradient of `weights . [seconds, pj, area]`: exact, the expectation
     /// being linear in each argument.
     pub fn contract(&self, cells: &[f32], hardware: &[f32], weights: [f64; 3]) -> Contraction {
         assert_eq!(hardware.len(), self.hardware, "a probability a configuration");
-        assert_eq!(cells.len(), self.row.len(), "a probability a cell");
         let [ws, we, wa] = weights.map(|w| w as f32);
         let n = self.hardware;
-        let mut of_row = vec![0.0f32; self.seconds.len() / n.max(1)];
-        self.row.iter().zip(cells).for_each(|(&row, p)| of_row[row] += p);
+        let of_row = self.of_rows(cells);
         let parts: Vec<(f64, f64, Vec<f32>, Vec<f32>)> = of_row
             .par_chunks(ROWS)
             .enumerate()
@@ -238,6 +311,29 @@ fn row_pass(s: &[f32], e: &[f32], p: &[f32], by: [f32; 2], gradient: &mut [f32])
     total
 }
 
+/// `s . by[0] + e . by[1]`, `s . mean` and `e . mean` in one pass.
+fn three_sums(s: &[f32], e: &[f32], by: [&[f32]; 2], mean: &[f32]) -> [f32; 3] {
+    let mut sums = [[0.0f32; WIDE]; 3];
+    let whole = s.len() / WIDE * WIDE;
+    for at in (0..whole).step_by(WIDE) {
+        let wide = |v: &[f32]| -> [f32; WIDE] { std::array::from_fn(|i| v[at + i]) };
+        let (s, e, m) = (wide(s), wide(e), wide(mean));
+        let (a, b) = (wide(by[0]), wide(by[1]));
+        for i in 0..WIDE {
+            sums[0][i] += s[i] * a[i] + e[i] * b[i];
+            sums[1][i] += s[i] * m[i];
+            sums[2][i] += e[i] * m[i];
+        }
+    }
+    let mut total = sums.map(|sum| sum.iter().sum::<f32>());
+    for i in whole..s.len() {
+        total[0] += s[i] * by[0][i] + e[i] * by[1][i];
+        total[1] += s[i] * mean[i];
+        total[2] += e[i] * mean[i];
+    }
+    total
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
@@ -279,6 +375,9 @@ mod tests {
         assert_eq!(costs.price(2, 7).unwrap(), [0.0, 0.0]);
         let table = costs.table().unwrap();
         assert_eq!(costs.priced(), 33);
+        let some = costs.table_of(&[7, 2]).unwrap();
+        assert_eq!((some.at(1, 0), some.at(1, 1)), (table.at(1, 7), table.at(1, 2)));
+        assert_eq!((some.hardware(), some.area_mm2(1)), (2, table.area_mm2(2)));
         for (cell, hardware) in [(0, 0), (1, 7), (3, 10)] {
             let exact = costs.price(cell, hardware).unwrap();
             assert_eq!(table.at(cell, hardware), exact.map(|v| f64::from(v as f32)));
@@ -326,6 +425,22 @@ mod tests {
                     by_hardware[h] += f64::from(p) * (weights[0] * s + weights[1] * e);
                 }
                 prop_assert!((f64::from(found.by_cell[c]) - by_cell).abs() < 1e-4 * (1.0 + by_cell));
+            }
+            // The two passes of the objective are the same sums.
+            let [seconds, pj] = table.totals(&cells);
+            for (h, seconds) in seconds.iter().enumerate() {
+                let plain = cells.iter().enumerate().map(|(c, p)| f64::from(*p) * table.at(c, h)[0]);
+                prop_assert!((seconds - plain.sum::<f64>()).abs() < 1e-3);
+            }
+            let all: f64 = pj.iter().zip(&hardware).map(|(e, q)| e * f64::from(*q)).sum();
+            prop_assert!((all - expected[1]).abs() < 1e-4 * (1.0 + expected[1]));
+            let doubled: Vec<f32> = hardware.iter().map(|q| 2.0 * q).collect();
+            let rows = table.over_hardware([&doubled, &hardware], &hardware);
+            for (c, sum) in rows[0].iter().enumerate() {
+                let [s, e] = [1, 2].map(|i: usize| f64::from(rows[i][c]));
+                prop_assert!((f64::from(*sum) - 2.0 * s - e).abs() < 1e-4 * (1.0 + s + e));
+                let by_cell = (f64::from(found.by_cell[c]) - 2.0 * s - 0.5 * e).abs();
+                prop_assert!(by_cell < 1e-4 * (1.0 + s + e));
             }
             for h in 0..n {
                 expected[2] += f64::from(hardware[h]) * table.area_mm2(h);

@@ -23,6 +23,12 @@ pub struct Limits {
     pub instructions: Option<f64>,
     /// Latency of an inference in seconds.
     pub latency_s: Option<f64>,
+    /// Energy of an inference in picojoules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_pj: Option<f64>,
+    /// Area of the target in square millimetres.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub area_mm2: Option<f64>,
 }
 
 /// What a network takes.
@@ -33,6 +39,10 @@ pub struct Demand {
     pub ram_bytes: u64,
     pub instructions: Option<f64>,
     pub latency_s: Option<f64>,
+    #[serde(default)]
+    pub energy_pj: Option<f64>,
+    #[serde(default)]
+    pub area_mm2: Option<f64>,
 }
 
 /// A limit that is not met.
@@ -73,6 +83,8 @@ impl Limits {
             ram_bytes: bytes(self.ram_bytes, other.ram_bytes),
             instructions: number(self.instructions, other.instructions),
             latency_s: number(self.latency_s, other.latency_s),
+            energy_pj: number(self.energy_pj, other.energy_pj),
+            area_mm2: number(self.area_mm2, other.area_mm2),
         }
     }
 
@@ -104,6 +116,8 @@ impl Limits {
             bytes("RAM of the arena", demand.ram_bytes, self.ram_bytes),
             number("instructions", demand.instructions, self.instructions, "million", 1e-6),
             number("latency", demand.latency_s, self.latency_s, "ms", 1e3),
+            number("energy", demand.energy_pj, self.energy_pj, "uJ", 1e-6),
+            number("area", demand.area_mm2, self.area_mm2, "mm2", 1.0),
         ]
         .into_iter()
         .flatten()
@@ -119,6 +133,8 @@ impl Demand {
             ram_bytes: u64::from(arena_bytes),
             instructions: total.instructions,
             latency_s: total.latency_s,
+            energy_pj: total.energy_pj,
+            area_mm2: total.area_mm2,
         }
     }
 }
@@ -145,6 +161,8 @@ mod tests {
             ram_bytes: 10 * 1024,
             instructions: Some(1e9),
             latency_s: Some(0.002),
+            energy_pj: Some(2e6),
+            area_mm2: None,
         };
         assert_eq!(limits.check(&fits), []);
         let too_much =
@@ -157,5 +175,9 @@ mod tests {
         );
         assert!(messages[1].ends_with("1.0 KB too much"), "{}", messages[1]);
         assert!(messages[2].contains("latency: unknown on this board"), "{}", messages[2]);
+        let limits = Limits { energy_pj: Some(1e6), area_mm2: Some(1.0), ..Limits::default() };
+        let messages: Vec<_> = limits.check(&fits).iter().map(|e| e.to_string()).collect();
+        assert_eq!(messages[0], "energy: 2.000 uJ needed, 1.000 uJ allowed, 1.000 uJ too much");
+        assert!(messages[1].starts_with("area: unknown"), "{}", messages[1]);
     }
 }

@@ -73,6 +73,12 @@ impl CostTable3 {
         Ok(CostTable3 { weights, inputs, outputs, cost })
     }
 
+    /// A table of known costs, in the order weights, inputs, outputs (the fastest).
+    pub fn of(weights: usize, inputs: usize, outputs: usize, cost: Vec<f64>) -> CostTable3 {
+        assert_eq!(cost.len(), weights * inputs * outputs, "a cost a combination of widths");
+        CostTable3 { weights, inputs, outputs, cost }
+    }
+
     /// The same table with the costs at the `w`-th weight width multiplied by `factors[w]`: what a
     /// search would do if those widths were dearer or cheaper.
     pub fn with_weight_factors(mut self, factors: &[f64]) -> CostTable3 {

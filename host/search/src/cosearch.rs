@@ -1,12 +1,17 @@
 //! Stage 1: the co-search. Weights and architecture learn in turns on the two halves of the
 //! training images: weights by cross-entropy along drawn paths, the probabilities of operators
-//! and widths by the whole objective ([`crate::objective`]). The likeliest network that meets
-//! every limit is the result.
+//! and widths by the whole objective ([`crate::objective`]), and beside them the hardware
+//! ([`crate::hardware`]) where there is a choice of it. The likeliest network that meets every
+//! limit is the result.
 //!
 //! The first epochs train weights alone, without quantizers: a supernet that knows nothing would
 //! judge widths by noise. Killed at any moment, a search resumes to the same bytes.
 //!
 //! Must not know: how costs are predicted, what becomes of the result.
+
+mod timing;
+
+use std::time::Instant;
 
 use jaq_cost::{CostModel, Demand, Limits, ModelError, NetworkCost};
 use jaq_network::Network;
@@ -15,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoint, Values};
 use crate::csq::{Csq, Ranking};
 use crate::data::{Augment, Batches, Dataset};
-use crate::discretize::{Discretizer, Infeasible};
-use crate::objective::{CostWeights, Objective, Probabilities};
+use crate::discretize::{Discretizer, Infeasible, Priced};
+use crate::hardware::{Designs, Method, Side, choose_hardware};
+use crate::objective::{CostWeights, Duals, Objective, Probabilities};
 use crate::ops::Backend;
 use crate::ops::candle::Candle;
 use crate::optim::{Optimizer, Rule, Schedule, clip};
@@ -24,6 +30,8 @@ use crate::retrain::{Control, Library, Recent, TrainError, fingerprint, on_threa
 use crate::rng::{Purpose, Rng};
 use crate::space::{Choice, Space};
 use crate::supernet::{Mixture, Pass, Supernet};
+
+pub use timing::Timing;
 
 /// Settings of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +55,8 @@ pub struct SearchConfig {
     pub temperature: [f32; 2],
     /// Weights of the cost terms.
     pub cost: CostWeights,
+    /// How hardware is searched, where there is a space of it.
+    pub hardware: Method,
     /// Quantize only the most important channels while searching; `None` is all of them.
     pub csq: Option<Csq>,
     /// Label smoothing.
@@ -81,6 +91,7 @@ impl Default for SearchConfig {
             architecture_rate: 0.02,
             temperature: [2.0, 0.4],
             cost: CostWeights::default(),
+            hardware: Method::Exact,
             csq: None,
             smoothing: 0.0,
             augment: Augment::default(),
@@ -123,6 +134,9 @@ pub struct SearchProgress {
     pub work: f64,
     /// Its expected flash in bytes.
     pub flash_bytes: f64,
+    /// Its expected latency in seconds, energy in picojoules, and the area of the hardware in
+    /// square millimetres; 0 where they do not count.
+    pub hardware: [f64; 3],
     /// Mean entropy of all distributions in bits: 0 when everything is decided.
     pub entropy: f64,
     /// Images a second.
@@ -146,6 +160,8 @@ pub struct Found {
     pub supernet: Values,
     /// What the search believed in the end.
     pub probabilities: Probabilities,
+    /// Time of the iterations that this process made.
+    pub timing: Timing,
 }
 
 /// Why a search failed.
@@ -185,10 +201,41 @@ pub fn search_from<M: CostModel + Sync>(
     let objective = Objective::new(space, model, limits, config.cost)?;
     let discretizer = Discretizer::new(space, model, &objective, limits);
     discretizer.check()?;
-    let task = Task { objective: Some(&objective), limits, begin, warm_up_only: false };
+    let task = Task::of(&objective, limits, begin);
     let trained = train(space, data, task, config, control)?;
-    let (probabilities, supernet) = (trained.probabilities, trained.state.values);
-    let priced = discretizer.choose(&probabilities)?;
+    let priced = discretizer.choose(&trained.probabilities)?;
+    found(space, config, priced, trained)
+}
+
+/// Searches `space` for a network and `designs` for the accelerator that runs it; the second part
+/// of the result is the accelerator's index.
+pub fn search_with_hardware(
+    space: &Space,
+    data: &Dataset,
+    designs: &Designs,
+    limits: &Limits,
+    config: &SearchConfig,
+    begin: Begin<'_>,
+    control: Control<'_, SearchProgress>,
+) -> Result<(Found, usize), SearchError> {
+    let reference = designs.reference(space)?;
+    let objective = Objective::on_hardware(reference, limits, config.cost);
+    designs.check(space, &objective, limits)?;
+    let task = Task { designs: Some(designs), ..Task::of(&objective, limits, begin) };
+    let trained = train(space, data, task, config, control)?;
+    let (p, proposals) = (&trained.probabilities, &trained.proposals);
+    let (priced, hardware) =
+        choose_hardware(space, designs, &objective, limits, p, proposals, config.hardware)?;
+    Ok((found(space, config, priced, trained)?, hardware))
+}
+
+fn found(
+    space: &Space,
+    config: &SearchConfig,
+    priced: Priced,
+    trained: Trained,
+) -> Result<Found, SearchError> {
+    let supernet = trained.state.values;
     let values = on_threads(config.threads, || {
         let net = Supernet::new(&Candle, space, config.seed);
         net.restore(&Candle, &supernet);
@@ -201,7 +248,8 @@ pub fn search_from<M: CostModel + Sync>(
         demand: priced.demand,
         values,
         supernet,
-        probabilities,
+        probabilities: trained.probabilities,
+        timing: trained.timing,
     })
 }
 
@@ -240,12 +288,23 @@ pub(crate) struct Task<'a> {
     pub begin: Begin<'a>,
     /// Whether it ends with the warm-up.
     pub warm_up_only: bool,
+    /// Accelerators that are searched beside.
+    pub designs: Option<&'a Designs>,
+}
+
+impl<'a> Task<'a> {
+    fn of(objective: &'a Objective, limits: &'a Limits, begin: Begin<'a>) -> Task<'a> {
+        Task { objective: Some(objective), limits, begin, warm_up_only: false, designs: None }
+    }
 }
 
 /// A trained supernet.
 pub(crate) struct Trained {
     pub probabilities: Probabilities,
     pub state: Checkpoint,
+    /// Configurations of the hardware, the most promising first.
+    pub proposals: Vec<usize>,
+    pub timing: Timing,
 }
 
 /// The two halves of the training images: for weights, for the architecture.
@@ -320,7 +379,8 @@ fn run<B: Backend>(
     let warmup = per_epoch * config.warmup_epochs;
     let steps = warmup + per_epoch * config.epochs;
     let end = if task.warm_up_only { warmup } else { steps };
-    let references = |o: &Objective| o.terms.iter().map(|t| t.reference).collect();
+    let references =
+        |o: &Objective| o.terms.iter().map(|t| t.reference).chain(o.price.reference).collect();
     let settings = Settings {
         space: &space.name,
         genes: space.genes.len(),
@@ -341,13 +401,20 @@ fn run<B: Backend>(
     let mut weights = Optimizer::new(Rule::Adam { beta1: 0.9, beta2: 0.99, weight_decay: decay });
     let mut architecture =
         Optimizer::new(Rule::Adam { beta1: 0.5, beta2: 0.999, weight_decay: 0.0 });
+    let mut side = task.designs.map(|d| Side::new(b, d, space, config)).transpose()?;
+    let mut duals = Duals::new(config.cost.limit, steps - warmup);
     let mut ranking = config.csq.map(|csq| Ranking::new(csq, config.seed));
     let mut checkpoint = found.unwrap_or_default();
     if checkpoint.step > 0 {
-        if !net.restore(b, &checkpoint.values) || checkpoint.optimizers.len() != 2 {
+        if !net.restore(b, &checkpoint.values) || checkpoint.optimizers.len() < 2 {
             let path = file.clone().unwrap_or_default();
             let reason = "it is of another supernet".into();
             return Err(crate::checkpoint::CheckpointError::Damaged { path, reason }.into());
+        }
+        duals.restore(&checkpoint.values);
+        if let Some(side) = &mut side {
+            side.restore(b, &checkpoint.values, checkpoint.optimizers.get(2));
+            checkpoint.optimizers.truncate(2);
         }
         if let Some(ranking) = &mut ranking {
             ranking.restore(&checkpoint.values);
@@ -378,6 +445,8 @@ fn run<B: Backend>(
     };
 
     let mut seen = Recent::new();
+    let (mut network_s, mut hardware_s) = (Vec::new(), Vec::new());
+    let mut evaluation = None;
     let mut epoch = epochs(checkpoint.step / per_epoch);
     for (done, step) in (checkpoint.step..end).enumerate() {
         if control.stop_after.is_some_and(|stop| done as u64 >= stop) {
@@ -404,6 +473,7 @@ fn run<B: Backend>(
         }
         let marks = ranking.as_ref().map(Ranking::marks).unwrap_or_default();
 
+        let started = Instant::now();
         let mut rng = Rng::at(config.seed, Purpose::Weights, step);
         let mut path = net.draw(b, &mut rng, Pass::Weights, config.mixture, temperature);
         path.channels = marks.clone();
@@ -427,10 +497,27 @@ fn run<B: Backend>(
             let (images, labels) = tensor(epoch.1.get(index));
             let logits = net.forward(b, images, &path, Pass::Architecture);
             let task = b.cross_entropy(&logits, &labels, 0.0);
-            let loss = b.add(&task, &hardware(b, &net, space, objective));
-            let mut grads = b.grad(loss, &vars);
+            let mut grads = b.grad(task, &vars);
+            network_s.push(started.elapsed().as_secs_f64());
+            let started = Instant::now();
+            let p = net.probabilities(b);
+            let t = (step - warmup) as f64 / (steps - warmup).max(1) as f64;
+            let found = match &mut side {
+                None => objective.evaluate(space, &p, &duals, None),
+                Some(side) => side.step(b, objective, &p, &duals, t, step)?,
+            };
+            duals.observe(&found, &p, norm(&grads));
+            let (_, cost) = found.with_limits(&duals);
+            duals.ascend(&found);
+            for (grad, cost) in grads.iter_mut().zip(cost.by_logits(&p)) {
+                let grad = grad.get_or_insert_with(|| vec![0.0; cost.len()]);
+                grad.iter_mut().zip(cost).for_each(|(g, c)| *g += c);
+            }
+            hardware_s.push(started.elapsed().as_secs_f64());
+            evaluation = Some(found);
             if !clip(&mut grads, 5.0).is_finite() {
-                return Err(TrainError::Diverged { step, rate: config.architecture_rate });
+                let rate = config.architecture_rate;
+                return Err(TrainError::Diverged { step, rate });
             }
             architecture.step(b, &parameters, &grads, config.architecture_rate);
         }
@@ -438,8 +525,13 @@ fn run<B: Backend>(
         if (step + 1) % per_epoch.min(20) == 0 || step + 1 == end {
             let trained = seen.report(step + 1, end);
             let p = net.probabilities(b);
-            let figures = task.objective.map(|o| o.evaluate(space, &p).figures).unwrap_or_default();
-            let figure = |index: usize| figures.get(index).copied().unwrap_or(0.0);
+            // In the warm-up nothing is decided yet.
+            let expected = match (&evaluation, task.objective, task.designs) {
+                (None, Some(o), None) => Some(o.evaluate(space, &p, &duals, None)),
+                _ => None,
+            };
+            let expected = expected.as_ref().or(evaluation.as_ref());
+            let figure = |i: usize| expected.map_or(0.0, |e| e.figures.get(i).map_or(0.0, |f| *f));
             let report = SearchProgress {
                 step: trained.step,
                 steps: end,
@@ -448,6 +540,7 @@ fn run<B: Backend>(
                 accuracy: trained.accuracy,
                 work: figure(0),
                 flash_bytes: figure(1),
+                hardware: expected.map_or([0.0; 3], |e| e.hardware),
                 entropy: entropy(&p),
                 images_per_second: trained.images_per_second,
             };
@@ -460,34 +553,31 @@ fn run<B: Backend>(
             checkpoint.step = step + 1;
             checkpoint.values = net.values(b);
             checkpoint.values.extend(ranking.iter().flat_map(Ranking::values));
-            checkpoint.remember(&[&weights, &architecture]);
+            checkpoint.values.extend(duals.values());
+            let mut optimizers = vec![&weights, &architecture];
+            if let Some(side) = &side {
+                checkpoint.values.extend(side.values(b));
+                optimizers.extend(side.optimizer());
+            }
+            checkpoint.remember(&optimizers);
             checkpoint.save(file, &settings)?;
         }
     }
     checkpoint.step = end;
     checkpoint.values = net.values(b);
     checkpoint.remember(&[&weights, &architecture]);
-    Ok(Trained { probabilities: net.probabilities(b), state: checkpoint })
+    let probabilities = net.probabilities(b);
+    let proposals = match (&side, task.objective) {
+        (Some(side), Some(objective)) => side.proposals(b, objective, &probabilities, &duals)?,
+        _ => Vec::new(),
+    };
+    let timing = Timing::of(&mut hardware_s, &mut network_s);
+    Ok(Trained { probabilities, state: checkpoint, proposals, timing })
 }
 
-/// The objective's cost terms as a tensor whose gradients reach the architecture's logits.
-fn hardware<B: Backend>(
-    b: &B,
-    net: &Supernet<'_, B>,
-    space: &Space,
-    objective: &Objective,
-) -> B::Tensor {
-    let (operators, widths) = net.distributions(b);
-    let evaluation = objective.evaluate(space, &net.probabilities(b));
-    let gradient = &evaluation.gradient;
-    let grads: Vec<Vec<f32>> = gradient
-        .operators
-        .iter()
-        .chain(&gradient.widths)
-        .map(|row| row.iter().map(|g| *g as f32).collect())
-        .collect();
-    let inputs: Vec<B::Tensor> = operators.into_iter().chain(widths).collect();
-    b.external(evaluation.value as f32, &inputs, &grads)
+/// Euclidean norm of all gradients together.
+fn norm(grads: &[Option<Vec<f32>>]) -> f64 {
+    grads.iter().flatten().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt()
 }
 
 /// Mean entropy in bits of the distributions that have something to decide.

@@ -85,7 +85,7 @@ impl<'a, M: CostModel> Discretizer<'a, M> {
                 Figure::Work => self.limits.instructions,
                 Figure::Flash => self.limits.flash_bytes.map(|b| b as f64),
                 Figure::Latency => self.limits.latency_s,
-                Figure::Energy => None,
+                Figure::Energy => self.limits.energy_pj,
             };
             over(term.costs.of(self.space, choice) + term.constant, limit)
         });
@@ -181,7 +181,7 @@ impl<'a, M: CostModel> Discretizer<'a, M> {
                 Figure::Work => "instructions",
                 Figure::Flash => "flash",
                 Figure::Latency => "latency",
-                Figure::Energy => continue,
+                Figure::Energy => "energy",
             };
             let misses = self.misses(&term.costs.cheapest(self.space, &some))?;
             if misses.iter().any(|m| m.what.starts_with(what)) {
@@ -308,7 +308,7 @@ mod tests {
         let (space, model) = (space(), Toy { dear: 1.0 });
         let uniform = Probabilities::uniform(&space);
         let free = Objective::new(&space, &model, &Limits::default(), CostWeights::default());
-        let usual = free.unwrap().evaluate(&space, &uniform).figures[0];
+        let usual = free.unwrap().terms[0].reference;
         let limits = Limits { instructions: Some(usual), ..Limits::default() };
         let objective = Objective::new(&space, &model, &limits, CostWeights::default()).unwrap();
         let discretizer = Discretizer::new(&space, &model, &objective, &limits);

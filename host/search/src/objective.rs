@@ -1,407 +1,130 @@
 //! The JAQ objective: task loss plus expected hardware cost under constraints.
 //!
 //! ```text
-//! L = CE(weights, p) + sum_f lambda_f * E_p[f] / E_uniform[f] + mu * sum_f max(0, E_p[f] / limit_f - 1)
+//! L = CE(weights, p) + sum_f lambda_f F_f(p) / F_f(uniform)
+//!       + lambda_EDP  E T   / its value at uniform
+//!       + lambda_EDAP E T A / its value at uniform
+//!       + sum_c s_c / (2 rho) (max(0, mu_c + rho g_c(p))^2 - mu_c^2),    g_c = F_c / limit_c - 1
 //! ```
 //!
-//! with `p` the search's probabilities of operators and widths and `f` the figures of the cost
-//! model: work (instructions or cycles), flash, latency where it is limited, and live RAM. `CE` is
-//! the supernet's; everything else is computed here, exactly, with its exact gradient: the cost of
-//! a network is a sum over layers, a layer's cost depends on its operator and on three widths, and
-//! those are drawn independently, so that the expectation is a contraction of a table of costs
-//! (the cost tensor) with the probabilities. A skipped block hands on the widths of its input:
-//! with `q` the distribution of a section's input width, `q' = p_skip * q + (1 - p_skip) * p_out`.
+//! with `p` the search's probabilities of operators and widths, `f` the figures of the cost model
+//! (work, flash; latency `T`, energy `E`, area `A`) and `c` the limits. `CE` is the supernet's;
+//! everything else is computed here, exactly, with its exact gradient ([`Costs`]). Live RAM is a
+//! smooth stand-in for the arena.
 //!
-//! Live RAM is a smooth stand-in for the arena: the largest sum over sections of expected bytes
-//! that one layer holds. The arena itself is planned exactly when the result is discretized.
+//! **Limits** are an augmented Lagrangian ([`Duals`]): the multiplier `mu_c` rises by the relative
+//! violation of every step and falls with slack, so that in the end a limit pushes exactly as hard
+//! as the task pushes against it. `s_c` measures both in one unit: it is the ratio of the norms of
+//! the task's gradient and of `g_c`'s on the architecture's logits. A plain penalty in loss units
+//! does not do: Adam divides by the root mean square of the sum, so that a penalty that is large
+//! against the (small, noisy) task gradient erases the task's direction, and a small one never
+//! meets the limit.
 //!
-//! Must not know: the supernet, tensors of training.
+//! **Hardware** (design spaces): `T`, `E`, `A` exist on every configuration `h`, and
+//! `J(p) = sum_h q_h f(T_h(p), E_h(p), A_h)` takes their place, `q` the soft minimum over all
+//! configurations (exact) or draws of the generation network. The price of a configuration is that
+//! of one piece of hardware, never a product of means over several.
+//!
+//! Must not know: the supernet, tensors of training, how a configuration is proposed.
 
-use jaq_cost::{CostModel, CostTable3, Figure, Limits, ModelError, model_bytes};
-use jaq_network::{Bits, LayerBits, LayerShape, Op, TensorFormat};
+mod costs;
+mod duals;
+mod ram;
 
-use crate::space::{Choice, Space, Template};
+use jaq_cost::{CostModel, Figure, HardwareTable, Limits, ModelError, model_bytes};
 
-/// Probabilities of every operator of every section and of every option of every gene; also used
-/// for derivatives with respect to them.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub struct Probabilities {
-    pub operators: Vec<Vec<f64>>,
-    pub widths: Vec<Vec<f64>>,
-}
+use crate::space::Space;
 
-impl Probabilities {
-    /// The same value `f(options)` everywhere.
-    fn filled(space: &Space, f: impl Fn(usize) -> f64) -> Probabilities {
-        let row = |n: usize| vec![f(n); n];
-        Probabilities {
-            operators: space.sections.iter().map(|s| row(s.operators.len())).collect(),
-            widths: space.genes.iter().map(|g| row(g.options.len())).collect(),
-        }
-    }
+pub use costs::{Costs, Probabilities};
+pub use duals::{Duals, Limited};
+use ram::live_ram;
 
-    /// Nothing preferred.
-    pub fn uniform(space: &Space) -> Probabilities {
-        Probabilities::filled(space, |n| 1.0 / n as f64)
-    }
-
-    /// All on one network.
-    pub fn certain(space: &Space, choice: &Choice) -> Probabilities {
-        let mut p = Probabilities::filled(space, |_| 0.0);
-        p.operators.iter_mut().zip(&choice.operators).for_each(|(row, i)| row[*i] = 1.0);
-        p.widths.iter_mut().zip(&choice.widths).for_each(|(row, i)| row[*i] = 1.0);
-        p
-    }
-
-    /// The likeliest network, the first of equals.
-    pub fn likeliest(&self) -> Choice {
-        let top = |row: &Vec<f64>| {
-            (0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0)
-        };
-        Choice {
-            operators: self.operators.iter().map(top).collect(),
-            widths: self.widths.iter().map(top).collect(),
-        }
-    }
-
-    fn add(&mut self, other: &Probabilities, factor: f64) {
-        let rows = self.operators.iter_mut().chain(&mut self.widths);
-        for (row, more) in rows.zip(other.operators.iter().chain(&other.widths)) {
-            row.iter_mut().zip(more).for_each(|(a, b)| *a += factor * b);
-        }
-    }
-}
-
-/// One figure of every layer that may be chosen, by widths.
-#[derive(Clone, Debug)]
-pub struct Costs {
-    /// By section, operator, layer.
-    tables: Vec<Vec<Vec<CostTable3>>>,
-}
-
-impl Costs {
-    /// Prices every layer of the space at every combination of widths.
-    pub fn build(
-        space: &Space,
-        model: &impl CostModel,
-        figure: Figure,
-    ) -> Result<Costs, ModelError> {
-        let mut tables = Vec::new();
-        for (index, section) in space.sections.iter().enumerate() {
-            let mut operators = Vec::new();
-            for (_, layers) in &section.operators {
-                let mut priced = Vec::new();
-                for at in 0..layers.len() {
-                    let (second, first) = inputs(space, index, layers, at);
-                    let outputs = &space.genes[layers[at].activation].options;
-                    let make = |w, i, o| shape(&layers[at], w, i, o);
-                    priced.push(CostTable3::build(model, figure, make, second, first, outputs)?);
-                }
-                operators.push(priced);
-            }
-            tables.push(operators);
-        }
-        Ok(Costs { tables })
-    }
-
-    /// The figure of one network: the sum over its layers.
-    pub fn of(&self, space: &Space, choice: &Choice) -> f64 {
-        let mut entry = 0;
-        let mut sum = 0.0;
-        for (s, operator) in choice.operators.iter().enumerate() {
-            let layers = &space.sections[s].operators[*operator].1;
-            let mut current = entry;
-            for (layer, table) in layers.iter().zip(&self.tables[s][*operator]) {
-                let output = choice.widths[layer.activation];
-                sum += match (layer.op, layer.weight) {
-                    (Op::Add, _) => table.at(current, entry, output),
-                    (_, Some(gene)) => table.at(choice.widths[gene], current, output),
-                    (_, None) => table.at(0, current, output),
-                };
-                current = output;
-            }
-            entry = current;
-        }
-        sum
-    }
-
-    /// Expectation under `p` and its derivatives, exact.
-    pub fn expected(&self, space: &Space, p: &Probabilities) -> (f64, Probabilities) {
-        let widths = section_inputs(space, p);
-        let mut value = 0.0;
-        let mut grad = Probabilities::filled(space, |_| 0.0);
-        let mut back = Back::new(&widths);
-        for (s, section) in space.sections.iter().enumerate().rev() {
-            back.hand_on(space, s, p, &widths, &mut grad);
-            for (o, (_, layers)) in section.operators.iter().enumerate() {
-                let probability = p.operators[s][o];
-                let mut cost = 0.0;
-                for (at, layer) in layers.iter().enumerate() {
-                    let table = &self.tables[s][o][at];
-                    let output = &p.widths[layer.activation];
-                    let source = Source::of(layers, at);
-                    let input = match source.first {
-                        None => &widths[s],
-                        Some(gene) => &p.widths[gene],
-                    };
-                    let certain = [1.0];
-                    let second = source.second.map_or(&certain[..], |gene| &p.widths[gene]);
-                    let g = table.gradient(second, input, output);
-                    cost += g.output.iter().zip(output).map(|(g, p)| g * p).sum::<f64>();
-                    let into = |row: &mut [f64], more: &[f64]| {
-                        row.iter_mut().zip(more).for_each(|(a, b)| *a += probability * b);
-                    };
-                    into(&mut grad.widths[layer.activation], &g.output);
-                    if let Some(gene) = source.second {
-                        into(&mut grad.widths[gene], &g.weight);
-                    }
-                    match source.first {
-                        None => into(&mut back.section[s], &g.input),
-                        Some(gene) => into(&mut grad.widths[gene], &g.input),
-                    }
-                }
-                value += probability * cost;
-                grad.operators[s][o] += cost;
-            }
-        }
-        // The network's input has one width, so nothing is left to hand on.
-        (value, grad)
-    }
-
-    /// The network with the least figure, exactly (dynamic programming along the chain); genes it
-    /// does not use are those of `others`.
-    pub fn cheapest(&self, space: &Space, others: &Choice) -> Choice {
-        // Best way to each width of the current tensor.
-        let mut ways: Vec<Option<(f64, Choice)>> = vec![Some((0.0, others.clone()))];
-        for (s, section) in space.sections.iter().enumerate() {
-            let width =
-                |layers: &Vec<Template>| Some(space.genes[layers.last()?.activation].options.len());
-            let outputs =
-                section.operators.iter().find_map(|(_, l)| width(l)).unwrap_or(ways.len());
-            let mut next: Vec<Option<(f64, Choice)>> = vec![None; outputs];
-            for (entry, way) in ways.iter().enumerate() {
-                let Some((cost, choice)) = way else { continue };
-                for (o, (_, layers)) in section.operators.iter().enumerate() {
-                    let mut choice = choice.clone();
-                    choice.operators[s] = o;
-                    let mut inner = vec![None; entry + 1];
-                    inner[entry] = Some((*cost, choice));
-                    for (layer, table) in layers.iter().zip(&self.tables[s][o]) {
-                        inner = step(space, layer, table, entry, &inner);
-                    }
-                    for (slot, way) in next.iter_mut().zip(inner) {
-                        keep(slot, way);
-                    }
-                }
-            }
-            ways = next;
-        }
-        let best = ways.into_iter().flatten().min_by(|a, b| a.0.total_cmp(&b.0));
-        best.map_or_else(|| others.clone(), |(_, choice)| choice)
-    }
-}
-
-fn keep(slot: &mut Option<(f64, Choice)>, way: Option<(f64, Choice)>) {
-    if let Some(way) = way
-        && slot.as_ref().is_none_or(|best| way.0 < best.0)
-    {
-        *slot = Some(way);
-    }
-}
-
-/// The best way to each output width of a layer, from the best ways to each width before it.
-fn step(
-    space: &Space,
-    layer: &Template,
-    table: &CostTable3,
-    entry: usize,
-    before: &[Option<(f64, Choice)>],
-) -> Vec<Option<(f64, Choice)>> {
-    let mut after = vec![None; space.genes[layer.activation].options.len()];
-    for (input, way) in before.iter().enumerate() {
-        let Some((cost, choice)) = way else { continue };
-        for (output, slot) in after.iter_mut().enumerate() {
-            let weights = layer.weight.map_or(1, |gene| space.genes[gene].options.len());
-            for w in 0..weights {
-                let more = match layer.op {
-                    Op::Add => table.at(input, entry, output),
-                    _ => table.at(w, input, output),
-                };
-                if slot.as_ref().is_none_or(|(best, _): &(f64, Choice)| cost + more < *best) {
-                    let mut choice = choice.clone();
-                    choice.widths[layer.activation] = output;
-                    layer.weight.into_iter().for_each(|gene| choice.widths[gene] = w);
-                    *slot = Some((cost + more, choice));
-                }
-            }
-        }
-    }
-    after
-}
-
-/// Genes of a layer's two inputs. First: the tensor (`None`: the section's input); second: the
-/// weights, or the other summand of an addition.
-struct Source {
-    first: Option<usize>,
-    second: Option<usize>,
-}
-
-impl Source {
-    fn of(layers: &[Template], at: usize) -> Source {
-        let before = at.checked_sub(1).map(|i| layers[i].activation);
-        match layers[at].op {
-            Op::Add => Source { first: None, second: before },
-            _ => Source { first: before, second: layers[at].weight },
-        }
-    }
-}
-
-/// Options of a layer's (weights or second input, first input).
-fn inputs<'a>(
-    space: &'a Space,
-    section: usize,
-    layers: &[Template],
-    at: usize,
-) -> (&'a [Bits], &'a [Bits]) {
-    let source = Source::of(layers, at);
-    let options = |gene: usize| &space.genes[gene].options[..];
-    let first = source.first.map_or_else(|| space.input_widths(section), options);
-    // A single entry stands for the width that a layer without weights does not have.
-    (source.second.map_or(&[Bits::B8], options), first)
-}
-
-fn shape(layer: &Template, second: Bits, input: Bits, output: Bits) -> LayerShape {
-    let plain = !layer.op.has_weights() && layer.op != Op::Add;
-    let bits = LayerBits { weight: if plain { input } else { second }, input, output };
-    LayerShape { op: layer.op, input: layer.input, output: layer.output, bits }
-}
-
-/// Distribution of the width of every section's input, and of what leaves the last.
-fn section_inputs(space: &Space, p: &Probabilities) -> Vec<Vec<f64>> {
-    let mut all = vec![p.widths[0].clone()];
-    for (section, operators) in space.sections.iter().zip(&p.operators) {
-        let mut next: Vec<f64> = Vec::new();
-        for ((_, layers), probability) in section.operators.iter().zip(operators) {
-            let leaves = layers.last().map_or(&all[all.len() - 1], |l| &p.widths[l.activation]);
-            next.resize(leaves.len(), 0.0);
-            next.iter_mut().zip(leaves).for_each(|(a, b)| *a += probability * b);
-        }
-        all.push(next);
-    }
-    all
-}
-
-/// Derivatives with respect to the width of every section's input.
-struct Back {
-    section: Vec<Vec<f64>>,
-}
-
-impl Back {
-    fn new(widths: &[Vec<f64>]) -> Back {
-        Back { section: widths.iter().map(|row| vec![0.0; row.len()]).collect() }
-    }
-
-    /// From a section's output to what made it: `section_inputs` backwards.
-    fn hand_on(
-        &mut self,
-        space: &Space,
-        s: usize,
-        p: &Probabilities,
-        widths: &[Vec<f64>],
-        grad: &mut Probabilities,
-    ) {
-        let after = std::mem::take(&mut self.section[s + 1]);
-        for (o, (_, layers)) in space.sections[s].operators.iter().enumerate() {
-            let probability = p.operators[s][o];
-            let (leaves, into) = match layers.last() {
-                None => (&widths[s], &mut self.section[s]),
-                Some(l) => (&p.widths[l.activation], &mut grad.widths[l.activation]),
-            };
-            grad.operators[s][o] += after.iter().zip(leaves).map(|(a, b)| a * b).sum::<f64>();
-            into.iter_mut().zip(&after).for_each(|(a, b)| *a += probability * b);
-        }
-    }
-}
-
-/// Expected bytes that the fullest section holds while one of its layers runs, with derivatives:
-/// input, output and, in a residual block, the block's input.
-fn live_ram(space: &Space, p: &Probabilities) -> (f64, Probabilities) {
-    let widths = section_inputs(space, p);
-    let bytes = |shape, options: &[Bits]| -> Vec<f64> {
-        options.iter().map(|b| TensorFormat { shape, bits: *b }.bytes() as f64).collect()
-    };
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    // A tensor held: its gene (`None`: the section's input) and its bytes at each width.
-    type Held = (Option<usize>, Vec<f64>);
-    let mut peak = (f64::NEG_INFINITY, 0, Vec::new());
-    for (s, section) in space.sections.iter().enumerate() {
-        let entry = space.input_widths(s);
-        let held_at = |layers: &[Template], at: usize| -> Vec<Held> {
-            let layer = &layers[at];
-            let own = |gene: usize, shape| (Some(gene), bytes(shape, &space.genes[gene].options));
-            let mut held = vec![own(layer.activation, layer.output)];
-            if at > 0 {
-                held.push(own(layers[at - 1].activation, layers[at - 1].output));
-            }
-            let residual = layers.last().is_some_and(|l| l.op == Op::Add);
-            if at == 0 || residual {
-                held.push((None, bytes(layers[0].input, entry)));
-            }
-            held
-        };
-        let size = |held: &Vec<Held>| -> f64 {
-            held.iter().map(|(g, b)| dot(g.map_or(&widths[s], |g| &p.widths[g]), b)).sum()
-        };
-        let fullest = |layers: &Vec<Template>| {
-            let all = (0..layers.len()).map(|at| held_at(layers, at));
-            all.max_by(|a, b| size(a).total_cmp(&size(b))).unwrap_or_default()
-        };
-        let held: Vec<Vec<Held>> = section.operators.iter().map(|(_, l)| fullest(l)).collect();
-        let expected = held.iter().zip(&p.operators[s]).map(|(h, p)| p * size(h)).sum();
-        if expected > peak.0 {
-            peak = (expected, s, held);
-        }
-    }
-    let (value, s, held) = peak;
-    let mut grad = Probabilities::filled(space, |_| 0.0);
-    let mut back = Back::new(&widths);
-    for (o, held) in held.iter().enumerate() {
-        for (gene, bytes) in held {
-            let (row, at) = match gene {
-                None => (&widths[s], &mut back.section[s]),
-                Some(gene) => (&p.widths[*gene], &mut grad.widths[*gene]),
-            };
-            grad.operators[s][o] += dot(row, bytes);
-            at.iter_mut().zip(bytes).for_each(|(a, b)| *a += p.operators[s][o] * b);
-        }
-    }
-    for before in (0..s).rev() {
-        back.hand_on(space, before, p, &widths, &mut grad);
-    }
-    (value, grad)
-}
-
-/// Weights of the objective's terms.
+/// Weights of the objective's terms: what each adds to the cross-entropy at its value where
+/// nothing is decided yet.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CostWeights {
-    /// `lambda` of work: what the whole cost of an undecided search adds to the cross-entropy.
-    /// Work that is limited, by itself or as latency, has none.
+    /// `lambda` of work: instructions, or cycles. Work that is limited, by itself or as latency,
+    /// has none.
     pub work: f64,
     /// `lambda` of flash.
     pub flash: f64,
-    /// `mu`: what a figure of twice its limit adds.
+    /// `lambda` of latency.
+    pub latency: f64,
+    /// `lambda` of energy.
+    pub energy: f64,
+    /// `lambda` of area.
+    pub area: f64,
+    /// `lambda` of energy times latency.
+    pub edp: f64,
+    /// `lambda` of energy times latency times area.
+    pub edap: f64,
+    /// `rho` of the limits: how stiff they are before their multipliers have grown.
     pub limit: f64,
 }
 
 impl Default for CostWeights {
+    /// Those of microcontrollers.
     fn default() -> Self {
-        CostWeights { work: 0.04, flash: 0.03, limit: 4.0 }
+        CostWeights { work: 0.04, flash: 0.03, ..CostWeights::NONE }
     }
 }
 
-/// One figure of the objective.
+impl CostWeights {
+    /// Limits alone.
+    pub const NONE: CostWeights = CostWeights {
+        work: 0.0,
+        flash: 0.0,
+        latency: 0.0,
+        energy: 0.0,
+        area: 0.0,
+        edp: 0.0,
+        edap: 0.0,
+        limit: 4.0,
+    };
+
+    /// Whether the figure `f` or a product with it counts.
+    fn wants(&self, figure: Figure) -> bool {
+        let products = self.edp + self.edap;
+        match figure {
+            Figure::Work => self.work > 0.0,
+            Figure::Flash => self.flash > 0.0,
+            Figure::Latency => self.latency + products > 0.0,
+            Figure::Energy => self.energy + products > 0.0,
+        }
+    }
+}
+
+/// The price of seconds, picojoules and square millimetres.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    weights: CostWeights,
+    /// Latency, energy, area where nothing is decided.
+    pub reference: [f64; 3],
+}
+
+impl Price {
+    /// What counts.
+    pub fn weights(&self) -> CostWeights {
+        self.weights
+    }
+
+    /// The price, and its derivatives.
+    pub fn at(&self, figures: [f64; 3]) -> (f64, [f64; 3]) {
+        let scale = self.reference.map(|r| if r > 0.0 { 1.0 / r } else { 0.0 });
+        let [t, e, a] = [0, 1, 2].map(|i| figures[i] * scale[i]);
+        let CostWeights { latency, energy, area, edp, edap, .. } = self.weights;
+        let value = latency * t + energy * e + area * a + edp * t * e + edap * t * e * a;
+        let slopes = [
+            latency + edp * e + edap * e * a,
+            energy + edp * t + edap * t * a,
+            area + edap * t * e,
+        ];
+        (value, [0, 1, 2].map(|i| slopes[i] * scale[i]))
+    }
+}
+
+/// One figure of the objective on a fixed target.
 #[derive(Clone, Debug)]
 pub struct Term {
     /// Which.
@@ -419,23 +142,61 @@ pub struct Term {
 /// All of the objective but the cross-entropy.
 #[derive(Clone, Debug)]
 pub struct Objective {
-    /// Work, flash, and latency where it is limited.
+    /// Work and flash; latency and energy where they count, on a fixed target.
     pub terms: Vec<Term>,
-    ram_limit: Option<f64>,
-    weights: CostWeights,
+    /// Of latency, energy and area.
+    pub price: Price,
+    limits: Limits,
+    /// Area of a fixed target.
+    area_mm2: f64,
+}
+
+/// Configurations of a design space, and how one is taken of them.
+pub struct Hardware<'a> {
+    /// Their costs.
+    pub table: &'a HardwareTable,
+    /// How.
+    pub chances: Chances<'a>,
+}
+
+/// Probabilities of configurations.
+pub enum Chances<'a> {
+    /// The soft minimum of their prices: `q_h ~ exp(-(f_h / min f - 1) / temperature)`. Those above
+    /// the area that is allowed have none.
+    SoftMinimum(f64),
+    /// Given, one a configuration of the table.
+    Given(&'a [f64]),
+}
+
+/// A limit at some probabilities.
+#[derive(Clone, Debug)]
+pub struct Excess {
+    /// Of which figure.
+    pub what: Limited,
+    /// `g`: how much of the limit the figure is above it; negative where it is below.
+    pub share: f64,
+    /// Derivatives of `share`.
+    pub gradient: Probabilities,
 }
 
 /// The objective at some probabilities.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// What is added to the cross-entropy.
+    /// What the weighted figures add to the cross-entropy; limits are apart.
     pub value: f64,
     /// Derivatives of `value`.
     pub gradient: Probabilities,
+    /// The limits.
+    pub limits: Vec<Excess>,
     /// Expected figures, in the order of the terms.
     pub figures: Vec<f64>,
+    /// Expected latency in seconds, energy in picojoules, area in square millimetres; 0 where
+    /// the figure does not count.
+    pub hardware: [f64; 3],
     /// Expected live RAM in bytes.
     pub ram_bytes: f64,
+    /// Probability of every configuration, and its price with what limits add.
+    pub configurations: Vec<(f64, f64)>,
 }
 
 impl Objective {
@@ -464,35 +225,203 @@ impl Objective {
         let flash = model_bytes(network.layers.len(), total.weights_bytes) as f64;
         let limit = limits.flash_bytes.map(|b| b as f64);
         terms.push(term(Figure::Flash, weights.flash, limit, Some(flash))?);
-        if let Some(limit) = limits.latency_s {
-            terms.push(term(Figure::Latency, 0.0, Some(limit), total.latency_s)?);
+        let mut reference = [0.0, 0.0, total.area_mm2.unwrap_or(0.0)];
+        for (i, (figure, limit, whole)) in [
+            (Figure::Latency, limits.latency_s, total.latency_s),
+            (Figure::Energy, limits.energy_pj, total.energy_pj),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            if limit.is_some() || weights.wants(figure) {
+                let found = term(figure, 0.0, limit, whole)?;
+                reference[i] = found.reference;
+                terms.push(found);
+            }
         }
-        let ram_limit = limits.ram_bytes.map(|b| b as f64);
-        Ok(Objective { terms, ram_limit, weights })
+        let price = Price { weights, reference };
+        let area_mm2 = total.area_mm2.unwrap_or(0.0);
+        Ok(Objective { terms, price, limits: limits.clone(), area_mm2 })
     }
 
-    /// Value and derivatives at `p`.
-    pub fn evaluate(&self, space: &Space, p: &Probabilities) -> Evaluation {
-        let mut value = 0.0;
-        let mut gradient = Probabilities::filled(space, |_| 0.0);
-        let mut figures = Vec::new();
-        let mut add = |figure: f64, grad: &Probabilities, lambda: f64, limit: Option<f64>| {
-            let over = limit.filter(|limit| figure > *limit);
-            let slope = lambda + over.map_or(0.0, |limit| self.weights.limit / limit);
-            value += lambda * figure
-                + over.map_or(0.0, |limit| self.weights.limit * (figure / limit - 1.0));
-            gradient.add(grad, slope);
+    /// Of a space of networks on a space of hardware: `reference` are latency, energy and area
+    /// where nothing is decided.
+    pub fn on_hardware(reference: [f64; 3], limits: &Limits, weights: CostWeights) -> Objective {
+        let price = Price { weights, reference };
+        Objective { terms: Vec::new(), price, limits: limits.clone(), area_mm2: 0.0 }
+    }
+
+    /// Value and derivatives at `p`; `duals` tell what limits add to the price of a
+    /// configuration of `hardware`.
+    pub fn evaluate(
+        &self,
+        space: &Space,
+        p: &Probabilities,
+        duals: &Duals,
+        hardware: Option<&Hardware<'_>>,
+    ) -> Evaluation {
+        let mut found = Evaluation {
+            value: 0.0,
+            gradient: Probabilities::filled(space, |_| 0.0),
+            limits: Vec::new(),
+            figures: Vec::new(),
+            hardware: [0.0, 0.0, self.area_mm2],
+            ram_bytes: 0.0,
+            configurations: Vec::new(),
         };
+        match hardware {
+            None => self.on_target(space, p, &mut found),
+            Some(hardware) => self.on_table(space, p, duals, hardware, &mut found),
+        }
+        // Accelerators have no arena: their buffers are part of every cost.
+        if let Some(limit) = self.limits.ram_bytes {
+            let (bytes, grad) = live_ram(space, p);
+            found.limit(Limited::Ram, bytes, limit as f64, grad);
+        }
+        found
+    }
+
+    fn on_target(&self, space: &Space, p: &Probabilities, found: &mut Evaluation) {
+        let mut gradients: [Option<Probabilities>; 2] = [None, None];
         for term in &self.terms {
             let (sum, grad) = term.costs.expected(space, p);
             let figure = sum + term.constant;
-            add(figure, &grad, term.weight / term.reference, term.limit);
-            figures.push(figure);
+            let slope = term.weight / term.reference.max(1e-30);
+            found.value += slope * figure;
+            found.gradient.add(&grad, slope);
+            found.figures.push(figure);
+            if let Some(limit) = term.limit {
+                found.limit(Limited::of(term.figure), figure, limit, grad.clone());
+            }
+            let priced = [Figure::Latency, Figure::Energy].iter().position(|f| *f == term.figure);
+            if let Some(i) = priced {
+                found.hardware[i] = figure;
+                gradients[i] = Some(grad);
+            }
         }
-        let (ram_bytes, grad) = live_ram(space, p);
-        add(ram_bytes, &grad, 0.0, self.ram_limit);
-        Evaluation { value, gradient, figures, ram_bytes }
+        let (value, slopes) = self.price.at(found.hardware);
+        found.value += value;
+        for (slope, grad) in slopes.iter().zip(gradients) {
+            grad.into_iter().for_each(|grad| found.gradient.add(&grad, *slope));
+        }
     }
+
+    fn on_table(
+        &self,
+        space: &Space,
+        p: &Probabilities,
+        duals: &Duals,
+        hardware: &Hardware<'_>,
+        found: &mut Evaluation,
+    ) {
+        let table = hardware.table;
+        let chances = Costs::chances(space, p);
+        let [seconds, pj] = table.totals(&chances);
+        let figures: Vec<[f64; 3]> =
+            (0..seconds.len()).map(|h| [seconds[h], pj[h], table.area_mm2(h)]).collect();
+        let prices: Vec<f64> = figures.iter().map(|f| self.with_limits(*f, duals)).collect();
+        let q: Vec<f64> = match hardware.chances {
+            Chances::Given(q) => q.to_vec(),
+            Chances::SoftMinimum(temperature) => {
+                let allowed = self.limits.area_mm2.unwrap_or(f64::INFINITY);
+                let open = |h: usize| figures[h][2] <= allowed;
+                soft_minimum(&prices, temperature, open)
+            }
+        };
+        let mut by = [vec![0.0f32; q.len()], vec![0.0f32; q.len()]];
+        for (h, (figures, q)) in figures.iter().zip(&q).enumerate() {
+            let (value, slopes) = self.price.at(*figures);
+            found.value += q * value;
+            (by[0][h], by[1][h]) = ((q * slopes[0]) as f32, (q * slopes[1]) as f32);
+            found.hardware[2] += q * figures[2];
+        }
+        (found.hardware[0], found.hardware[1]) = (dot(&q, &seconds), dot(&q, &pj));
+        let mean: Vec<f32> = q.iter().map(|q| *q as f32).collect();
+        let [cost, seconds, pj] = table.over_hardware([&by[0], &by[1]], &mean);
+        let backward = |cells: &[f32]| Costs::of_cells(space, cells).expected(space, p).1;
+        found.gradient.add(&backward(&cost), 1.0);
+        let [latency, energy, _] = found.hardware;
+        for (what, figure, limit, cells) in [
+            (Limited::Latency, latency, self.limits.latency_s, seconds),
+            (Limited::Energy, energy, self.limits.energy_pj, pj),
+        ] {
+            if let Some(limit) = limit {
+                found.limit(what, figure, limit, backward(&cells));
+            }
+        }
+        found.configurations = q.into_iter().zip(prices).collect();
+    }
+
+    /// The price of every configuration with what limits add.
+    pub fn prices(
+        &self,
+        space: &Space,
+        p: &Probabilities,
+        duals: &Duals,
+        hardware: &Hardware<'_>,
+    ) -> Vec<f64> {
+        let [seconds, pj] = hardware.table.totals(&Costs::chances(space, p));
+        let figures = |h: usize| [seconds[h], pj[h], hardware.table.area_mm2(h)];
+        (0..seconds.len()).map(|h| self.with_limits(figures(h), duals)).collect()
+    }
+
+    /// The price of one configuration with what limits on latency and energy add; an area above
+    /// the limit costs in proportion, for proposals that do not know the limit.
+    fn with_limits(&self, figures: [f64; 3], duals: &Duals) -> f64 {
+        let share = |figure: f64, limit: Option<f64>| limit.map(|limit| figure / limit - 1.0);
+        let latency = share(figures[0], self.limits.latency_s);
+        let energy = share(figures[1], self.limits.energy_pj);
+        let area = share(figures[2], self.limits.area_mm2);
+        let (price, _) = self.price.at(figures);
+        price
+            + latency.map_or(0.0, |g| duals.penalty(Limited::Latency, g))
+            + energy.map_or(0.0, |g| duals.penalty(Limited::Energy, g))
+            + area.map_or(0.0, |g| self.price.weights.limit * g.max(0.0))
+    }
+
+    /// The objective's price of one piece of hardware and network, limits aside.
+    pub fn price_of(&self, figures: [f64; 3]) -> f64 {
+        self.price.at(figures).0
+    }
+}
+
+impl Evaluation {
+    fn limit(&mut self, what: Limited, figure: f64, limit: f64, mut gradient: Probabilities) {
+        if what == Limited::Ram {
+            self.ram_bytes = figure;
+        }
+        gradient.scale(1.0 / limit.max(1e-30));
+        self.limits.push(Excess { what, share: figure / limit.max(1e-30) - 1.0, gradient });
+    }
+
+    /// Value and derivatives with what the limits add.
+    pub fn with_limits(&self, duals: &Duals) -> (f64, Probabilities) {
+        let (mut value, mut gradient) = (self.value, self.gradient.clone());
+        for excess in &self.limits {
+            value += duals.penalty(excess.what, excess.share);
+            gradient.add(&excess.gradient, duals.force(excess.what, excess.share));
+        }
+        (value, gradient)
+    }
+}
+
+/// Weights that fall with the price, relative to the least of those that are `open`.
+fn soft_minimum(prices: &[f64], temperature: f64, open: impl Fn(usize) -> bool) -> Vec<f64> {
+    let least = (0..prices.len()).filter(|h| open(*h)).map(|h| prices[h]);
+    let least = least.fold(f64::INFINITY, f64::min);
+    let scale = 1.0 / (temperature * least.abs()).max(1e-12);
+    let weight = |h: usize| match open(h) {
+        true => (-(prices[h] - least) * scale).exp(),
+        false => 0.0,
+    };
+    let mut q: Vec<f64> = (0..prices.len()).map(weight).collect();
+    let sum: f64 = q.iter().sum::<f64>().max(1e-300);
+    q.iter_mut().for_each(|q| *q /= sum);
+    q
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[cfg(test)]

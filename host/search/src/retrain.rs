@@ -11,6 +11,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use jaq_cost::ModelError;
 use jaq_network::{Bits, Network, TrainedNetwork};
 use serde::{Deserialize, Serialize};
 
@@ -204,6 +205,8 @@ pub enum TrainError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Subnet(#[from] SubnetError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
     #[error(
         "network `{network}` reads images of {wanted} and knows {classes} classes; data set `{data}` has {found} and {there} classes"
     )]

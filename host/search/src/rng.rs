@@ -26,6 +26,8 @@ pub enum Purpose {
     Trials = 7,
     /// Samples drawn again from samples.
     Bootstrap = 8,
+    /// Draws of the hardware generation network.
+    Hardware = 9,
 }
 
 /// A stream of random numbers.

@@ -29,6 +29,9 @@ pub struct SpaceFile {
     pub name: String,
     /// Height, width and channels of the images.
     pub input: [u16; 3],
+    /// Number of classes where no data set says it, for estimates.
+    #[serde(default = "ten")]
+    pub classes: u16,
     /// Widths a layer's weights may have.
     pub weight_bits: Vec<Bits>,
     /// Widths a tensor may have.
@@ -69,6 +72,10 @@ pub struct Stage {
 
 fn one() -> u8 {
     1
+}
+
+fn ten() -> u16 {
+    10
 }
 
 /// What follows the blocks.
@@ -162,10 +169,19 @@ pub enum SpaceError {
     None { found: [u16; 3] },
 }
 
-const SHIPPED: [(&str, &str); 1] =
-    [("fashion-mnist", include_str!("../spaces/fashion-mnist.toml"))];
+const SHIPPED: [(&str, &str); 4] = [
+    ("fashion-mnist", include_str!("../spaces/fashion-mnist.toml")),
+    ("cifar-10", include_str!("../spaces/cifar-10.toml")),
+    ("images-96", include_str!("../spaces/images-96.toml")),
+    ("imagenet", include_str!("../spaces/imagenet.toml")),
+];
 
 impl SpaceFile {
+    /// Names of the shipped spaces.
+    pub fn names() -> Vec<&'static str> {
+        SHIPPED.iter().map(|(name, _)| *name).collect()
+    }
+
     /// The shipped space of this name, or the user's own file.
     pub fn load(name: &str) -> Result<SpaceFile, SpaceError> {
         if let Some((_, text)) = SHIPPED.iter().find(|(known, _)| *known == name) {
@@ -205,6 +221,9 @@ impl SpaceFile {
         };
         if self.name.is_empty() {
             return fail("name", "is empty");
+        }
+        if !(2..=10_000).contains(&self.classes) {
+            return fail("classes", "wants 2 to 10000");
         }
         if self.input.iter().any(|size| !(1..=1024).contains(size)) {
             return fail("input", "wants sizes of 1 to 1024");

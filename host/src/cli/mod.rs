@@ -1,5 +1,7 @@
 //! The subcommands, one a file.
 
+mod accelerator;
+pub(crate) mod aim;
 mod boards;
 mod calibrate;
 mod cost;
@@ -7,6 +9,7 @@ mod data;
 mod deploy;
 mod device;
 mod doctor;
+mod dry_run;
 mod eval;
 mod export;
 mod inspect;

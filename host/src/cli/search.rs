@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use jaq_cost::{CostModel, Limits, Mcu, McuModel, NetworkCost};
+use jaq_cost::{CostModel, Kind, Limits, Mcu, McuModel, NetworkCost, describe};
 use jaq_deploy::validate::{LayerPrediction, Prediction, Unit};
 use jaq_network::Network;
 use jaq_search::checkpoint::save_values;
@@ -14,6 +14,7 @@ use jaq_search::retrain::{Control, Mode, RetrainConfig};
 use jaq_search::space::{Space, SpaceFile};
 use serde::{Deserialize, Serialize};
 
+use super::aim::Aim;
 use super::export::export;
 use super::print_json;
 use super::progress::Bar;
@@ -30,6 +31,10 @@ pub struct Search {
     /// End after this step.
     #[arg(long, value_enum)]
     stop_after: Option<Step>,
+    /// Search nothing: say how large the search would be, what it would take, and what networks
+    /// would cost.
+    #[arg(long)]
+    dry_run: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -45,13 +50,15 @@ enum Step {
 /// What to search, for which board, within which limits.
 #[derive(Clone, Debug, Args)]
 pub struct Plan {
-    /// Board to search for: a name `jaq-host boards` lists, or the path of a board file.
+    /// What to search for: a board, an accelerator or a space of accelerators, by a name
+    /// `jaq-host boards` lists or the path of its file.
     #[arg(long, default_value = "stm32h7")]
     pub board: String,
     /// Data set: a name `jaq-host data` lists, or a path.
     #[arg(long)]
     pub data: Option<String>,
-    /// Search space, a TOML file; the space that fits the images if left out.
+    /// Search space: fashion-mnist, cifar-10, images-96, imagenet, or a TOML file; the one that
+    /// fits the images if left out.
     #[arg(long)]
     pub space: Option<PathBuf>,
     /// Seed of everything random.
@@ -77,6 +84,8 @@ pub struct Plan {
     pub activations: Activations,
     #[command(flatten)]
     pub computing: Computing,
+    #[command(flatten)]
+    pub aim: Aim,
     /// Run directory; `runs/<board>-<data>-seed<seed>` if left out.
     #[arg(long)]
     pub run: Option<PathBuf>,
@@ -151,13 +160,36 @@ impl Plan {
             max_flash_kb: self.max_flash_kb,
             max_ram_kb: self.max_ram_kb,
             activations: self.activations,
+            aim: self.aim.clone(),
         }
     }
 
-    /// Opens everything, starts or continues the run, and says what was assumed.
+    /// The limits that were asked for.
+    pub fn limits(&self) -> Limits {
+        let kb = |kb: Option<f64>| kb.map(|kb| (kb * 1024.0) as u64);
+        Limits {
+            flash_bytes: kb(self.max_flash_kb),
+            ram_bytes: kb(self.max_ram_kb),
+            instructions: self.max_instructions.map(|n| n as f64),
+            latency_s: self.max_latency_ms.map(|ms| ms / 1e3),
+            ..self.aim.limits()
+        }
+    }
+
+    /// Opens everything, starts or continues the run on a microcontroller, and says what was
+    /// assumed.
     pub fn open(&self) -> Result<Job> {
-        let settings = self.settings();
         let board = Mcu::load(&self.board)?;
+        let limits = Limits::of(&board).and(&self.limits());
+        let begin = || self.begin(limits, &board.name);
+        let Start { settings, data, space, limits, run, computing } = begin()?;
+        let model = McuModel::new(board)?;
+        Ok(Job { settings, data, space, limits, model, run, computing })
+    }
+
+    /// What every target needs: data, space, and the run.
+    pub fn begin(&self, limits: Limits, board: &str) -> Result<Start> {
+        let settings = self.settings();
         let data = Dataset::open(&settings.data)?;
         let space = match &self.space {
             Some(path) => {
@@ -166,14 +198,6 @@ impl Plan {
             None => Space::new(&SpaceFile::for_images(data.shape)?, data.shape, &data.classes)?,
         };
         Budget::named(&self.budget)?;
-        let kb = |kb: Option<f64>| kb.map(|kb| (kb * 1024.0) as u64);
-        let limits = Limits::of(&board).and(&Limits {
-            flash_bytes: kb(self.max_flash_kb),
-            ram_bytes: kb(self.max_ram_kb),
-            instructions: self.max_instructions.map(|n| n as f64),
-            latency_s: self.max_latency_ms.map(|ms| ms / 1e3),
-        });
-        let model = McuModel::new(board)?;
         let path = self.run.clone().unwrap_or_else(|| {
             let name =
                 |s: &str| s.rsplit('/').next().unwrap_or(s).trim_end_matches(".toml").to_owned();
@@ -185,7 +209,7 @@ impl Plan {
             ))
         });
         let run = RunDir::start(&path, &settings)?;
-        let mut assumed = vec![format!("board {}", model.board().name)];
+        let mut assumed = vec![format!("board {board}")];
         if self.data.is_none() {
             assumed.push(format!("data {} (--data chooses another)", data.name));
         }
@@ -199,8 +223,18 @@ impl Plan {
             path.display()
         ));
         tracing::info!("{}", assumed.join("; "));
-        Ok(Job { settings, data, space, limits, model, run, computing: self.computing })
+        Ok(Start { settings, data, space, limits, run, computing: self.computing })
     }
+}
+
+/// A run without its target.
+pub struct Start {
+    pub settings: Settings,
+    pub data: Dataset,
+    pub space: Space,
+    pub limits: Limits,
+    pub run: RunDir,
+    pub computing: Computing,
 }
 
 /// A run with everything it needs.
@@ -216,6 +250,12 @@ pub struct Job {
 
 impl Search {
     pub fn run(self) -> Result<()> {
+        if self.dry_run {
+            return super::dry_run::run(&self.plan, self.json);
+        }
+        if describe(&self.plan.board)?.0 != Kind::Mcu {
+            return self.accelerator();
+        }
         let job = self.plan.open()?;
         let chosen = stage_one(&job)?;
         let mut result = serde_json::json!({ "run": job.run.path(), "chosen": chosen });
@@ -240,9 +280,42 @@ impl Search {
         }
         if self.json {
             result["prediction"] = job.run.read_json("prediction.json", "search")?;
+            if job.run.has("timing.json") {
+                result["timing"] = job.run.read_json("timing.json", "search")?;
+            }
             return print_json(&result);
         }
         println!("everything lies in {}", job.run.path().display());
+        Ok(())
+    }
+}
+
+impl Search {
+    /// The way on accelerators: it ends at the network, the accelerator, its schedule, a report.
+    fn accelerator(self) -> Result<()> {
+        let start = self.plan.begin(self.plan.limits(), &self.plan.board)?;
+        let (chosen, report) = super::accelerator::stage_one(&start)?;
+        let mut result = serde_json::json!({
+            "run": start.run.path(), "chosen": chosen, "hardware": report,
+        });
+        if self.stop_after != Some(Step::Search) {
+            let accuracies =
+                retrain_all(&start.run, &start.settings, &start.data, &start.computing, false)?;
+            result["accuracy"] = serde_json::to_value(accuracies)?;
+            if !self.json {
+                println!(
+                    "float twin {}, at its own bits {} ({})",
+                    percent(accuracies.float.top1),
+                    percent(accuracies.quantized.top1),
+                    start.data.test_label
+                );
+            }
+        }
+        start.run.write_json("report.json", &result)?;
+        if self.json {
+            return print_json(&result);
+        }
+        println!("everything lies in {}", start.run.path().display());
         Ok(())
     }
 }
@@ -256,6 +329,7 @@ pub fn stage_one(job: &Job) -> Result<Chosen> {
     let budget = Budget::named(&job.settings.budget)?;
     let config = SearchConfig {
         seed: job.settings.seed,
+        cost: job.settings.aim.weights(false),
         threads: job.computing.threads,
         library: job.computing.library(),
         ..budget.search
@@ -289,6 +363,7 @@ pub fn stage_one(job: &Job) -> Result<Chosen> {
         network: found.network,
     };
     job.run.write_json("prediction.json", &prediction(&job.model, &cost))?;
+    job.run.write_json("timing.json", &found.timing)?;
     // Last: its presence says that the search is complete.
     job.run.write_json("chosen.json", &chosen)?;
     print_choice(&chosen, &cost);

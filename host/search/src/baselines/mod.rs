@@ -102,7 +102,7 @@ fn supernet(
     control: Control<'_, SearchProgress>,
 ) -> Result<Checkpoint, TrainError> {
     let limits = Limits::default();
-    let task = Task { objective: None, limits: &limits, begin, warm_up_only };
+    let task = Task { objective: None, limits: &limits, begin, warm_up_only, designs: None };
     Ok(train(space, data, task, config, control)?.state)
 }
 

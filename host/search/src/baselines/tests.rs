@@ -6,7 +6,7 @@ use super::*;
 use crate::cosearch::search;
 use crate::discretize::{Discretizer, Infeasible};
 use crate::objective::tests::Toy;
-use crate::objective::{CostWeights, Objective, Probabilities};
+use crate::objective::{CostWeights, Objective};
 use crate::space::tests::small_space;
 
 fn data() -> Dataset {
@@ -27,7 +27,7 @@ const MODEL: Toy = Toy { dear: 1.0 };
 
 fn limits(space: &Space) -> Limits {
     let free = Objective::new(space, &MODEL, &Limits::default(), CostWeights::default()).unwrap();
-    let usual = free.evaluate(space, &Probabilities::uniform(space)).figures[0];
+    let usual = free.terms[0].reference;
     Limits { instructions: Some(usual), ..Limits::default() }
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the co-search on small spaces.
+//! Searches of seconds: what limits, prices and hardware do to the result, and resuming.
 
 use super::*;
 use crate::csq::Rank;
@@ -144,4 +144,79 @@ fn libtorch_searches_as_well() {
         true => found.unwrap().network.validate().unwrap(),
         false => assert!(found.unwrap_err().to_string().contains("--features tch")),
     }
+}
+
+use crate::hardware::tests::{SIDES, few};
+
+/// A search of a network with one of 36 accelerators.
+fn with_hardware(
+    limits: &Limits,
+    config: &SearchConfig,
+    folder: Option<&Path>,
+    stop_after: Option<u64>,
+) -> Result<(Found, usize), SearchError> {
+    let space = small_space();
+    let designs = Designs::new(&space, few(SIDES), &config.cost, limits);
+    let mut progress = |_: &SearchProgress| {};
+    let control = Control { progress: &mut progress, folder, stop_after };
+    search_with_hardware(&space, &data(), &designs, limits, config, Begin::Fresh, control)
+}
+
+fn priced_by_edp(hardware: Method) -> SearchConfig {
+    let cost = CostWeights { edp: 0.5, ..CostWeights::NONE };
+    SearchConfig { epochs: 2, cost, hardware, ..SearchConfig::small() }
+}
+
+#[test]
+fn hardware_moves_with_limits_and_prices() {
+    let exact = priced_by_edp(Method::Exact);
+    let cost = CostWeights { latency: 0.5, ..CostWeights::NONE };
+    let config = SearchConfig { epochs: 1, cost, ..exact };
+    let areas: Vec<f64> =
+        (0..36).map(|h| few(SIDES).at(h).unwrap().prices().unwrap().area_mm2).collect();
+    let least = areas.iter().copied().fold(f64::INFINITY, f64::min);
+    let area = |limits: &Limits, config: &SearchConfig| {
+        let (found, index) = with_hardware(limits, config, None, None).unwrap();
+        assert_eq!(limits.check(&found.demand), []);
+        assert_eq!(found.demand.area_mm2, Some(areas[index]));
+        (areas[index], few(SIDES).at(index).unwrap().array)
+    };
+    // Whoever pays for time alone takes the large array; a tight area shrinks it.
+    let (free, array) = area(&Limits::default(), &config);
+    assert!(free > 1.1 * least, "{free} {least}");
+    let tight = Limits { area_mm2: Some((free + least) / 2.0), ..Limits::default() };
+    let (small, smaller) = area(&tight, &config);
+    assert!(small <= (free + least) / 2.0);
+    assert!(smaller.rows * smaller.columns <= array.rows * array.columns);
+    // Dear area: the smallest of all.
+    let dear = SearchConfig { cost: CostWeights { area: 5000.0, ..cost }, ..config.clone() };
+    assert_eq!(area(&Limits::default(), &dear).0, least);
+}
+
+#[test]
+fn latency_limits_give_faster_pairs() {
+    let config = SearchConfig { cost: CostWeights::NONE, ..priced_by_edp(Method::Exact) };
+    let (free, _) = with_hardware(&Limits::default(), &config, None, None).unwrap();
+    let limit = free.demand.latency_s.unwrap() * 0.7;
+    let limits = Limits { latency_s: Some(limit), ..Limits::default() };
+    let (found, _) = with_hardware(&limits, &config, None, None).unwrap();
+    assert!(found.demand.latency_s.unwrap() <= limit);
+    let never = Limits { latency_s: Some(1e-9), ..Limits::default() };
+    let error = with_hardware(&never, &config, None, Some(0)).unwrap_err().to_string();
+    assert!(error.contains("latency"), "{error}");
+}
+
+#[test]
+fn killed_search_with_generator_resumes_to_the_same_bytes() {
+    let config = priced_by_edp(Method::Generator);
+    let limits = Limits { latency_s: Some(1e-4), ..Limits::default() };
+    let (whole, index) = with_hardware(&limits, &config, None, None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    match with_hardware(&limits, &config, Some(dir.path()), Some(10)) {
+        Err(SearchError::Train(TrainError::Stopped { step: 10 })) => {}
+        other => panic!("{:?}", other.map(|f| f.1)),
+    }
+    let (resumed, again) = with_hardware(&limits, &config, Some(dir.path()), None).unwrap();
+    assert_eq!(resumed.probabilities, whole.probabilities);
+    assert_eq!((resumed.choice, again), (whole.choice, index));
 }

@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::rng::{Purpose, Rng};
+use crate::space::Choice;
 use crate::space::tests::{random_choice, space};
-use jaq_cost::{Cost, LayerCost, NetworkCost};
-use jaq_network::Network;
+use jaq_cost::{
+    Block, Cost, DesignSpace, HardwareCosts, HardwareTable, LayerCost, NetworkCost, Workload,
+};
+use jaq_network::{Bits, LayerBits, LayerShape, Network};
 
 /// A processor whose work grows with the product of widths, and 2-bit weights cost `dear`
 /// times as much.
@@ -24,13 +27,16 @@ impl CostModel for Toy {
         Ok(Cost {
             instructions: Some(instructions),
             latency_s: Some(instructions * 2e-9),
+            energy_pj: Some(macs * 3.0 + moved),
             weights_bytes,
             ..Cost::zero()
         })
     }
 
     fn network(&self, network: &Network) -> Result<NetworkCost, ModelError> {
-        let encode = Cost { instructions: Some(1000.0), latency_s: Some(2e-6), ..Cost::zero() };
+        let area_mm2 = Some(2.0);
+        let encode =
+            Cost { instructions: Some(1000.0), latency_s: Some(2e-6), area_mm2, ..Cost::zero() };
         let mut total = encode;
         let mut layers = Vec::new();
         for (layer, shape) in network.layers.iter().zip(network.shapes()) {
@@ -42,7 +48,7 @@ impl CostModel for Toy {
     }
 }
 
-fn random_probabilities(space: &Space, seed: u64) -> Probabilities {
+pub(crate) fn random_probabilities(space: &Space, seed: u64) -> Probabilities {
     let mut rng = Rng::at(seed, Purpose::Init, 1);
     let mut p = Probabilities::uniform(space);
     for row in p.operators.iter_mut().chain(&mut p.widths) {
@@ -90,6 +96,60 @@ fn expectation_is_the_mean_over_drawn_networks() {
     assert!((mean / exact - 1.0).abs() < 0.01, "{mean} {exact}");
 }
 
+/// Holds derivatives to differences of `value`.
+fn check_gradient(
+    p: &Probabilities,
+    gradient: &Probabilities,
+    step: f64,
+    value: impl Fn(&Probabilities) -> f64,
+) {
+    let largest = gradient.operators.iter().chain(&gradient.widths).flatten();
+    let largest = largest.fold(0.0f64, |a, g| a.max(g.abs()));
+    assert!(largest > 0.0);
+    let check = |bump: &dyn Fn(&mut Probabilities, f64), expected: f64| {
+        let moved = |by: f64| {
+            let mut p = p.clone();
+            bump(&mut p, by);
+            value(&p)
+        };
+        let slope = (moved(step) - moved(-step)) / (2.0 * step);
+        let error = (slope - expected).abs();
+        assert!(error < 1e-3 * (largest * 0.01 + expected.abs()), "{slope} {expected}");
+    };
+    for (s, row) in gradient.operators.iter().enumerate() {
+        for (o, g) in row.iter().enumerate() {
+            check(&|p, by| p.operators[s][o] += by, *g);
+        }
+    }
+    for (gene, row) in gradient.widths.iter().enumerate().skip(1) {
+        for (i, g) in row.iter().enumerate() {
+            check(&|p, by| p.widths[gene][i] += by, *g);
+        }
+    }
+}
+
+/// Multipliers after some steps of a search whose task pushes with `task`.
+fn some_duals(objective: &Objective, space: &Space, p: &Probabilities, task: f64) -> Duals {
+    let mut duals = Duals::new(4.0, 100);
+    for _ in 0..3 {
+        let found = objective.evaluate(space, p, &duals, None);
+        duals.observe(&found, p, task);
+        duals.ascend(&found);
+    }
+    duals
+}
+
+const ALL: CostWeights = CostWeights {
+    work: 0.1,
+    flash: 0.2,
+    latency: 0.3,
+    energy: 0.4,
+    area: 0.5,
+    edp: 0.6,
+    edap: 0.7,
+    limit: 4.0,
+};
+
 #[test]
 fn gradient_is_the_finite_difference() {
     let (space, model) = (space(), Toy { dear: 1.0 });
@@ -98,27 +158,145 @@ fn gradient_is_the_finite_difference() {
         latency_s: Some(1e-4),
         flash_bytes: Some(4000),
         ram_bytes: Some(1000),
+        energy_pj: Some(1e5),
+        area_mm2: None,
     };
-    let objective = Objective::new(&space, &model, &limits, CostWeights::default()).unwrap();
     let p = random_probabilities(&space, 9);
-    let at = objective.evaluate(&space, &p);
-    assert!(at.value > 4.0, "all limits are exceeded: {}", at.value);
-    let step = 1e-6;
-    let check = |bump: &mut dyn FnMut(&mut Probabilities), expected: f64| {
-        let mut moved = p.clone();
-        bump(&mut moved);
-        let slope = (objective.evaluate(&space, &moved).value - at.value) / step;
-        assert!((slope - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{slope} {expected}");
-    };
-    for (s, row) in at.gradient.operators.iter().enumerate() {
-        for (o, g) in row.iter().enumerate() {
-            check(&mut |p| p.operators[s][o] += step, *g);
-        }
+    for weights in [CostWeights::default(), ALL] {
+        let objective = Objective::new(&space, &model, &limits, weights).unwrap();
+        let duals = some_duals(&objective, &space, &p, 0.02);
+        let found = objective.evaluate(&space, &p, &duals, None);
+        assert_eq!(found.limits.len(), 5);
+        assert!(found.limits.iter().all(|l| l.share > 0.0 && duals.multiplier(l.what) > 0.0));
+        let (value, gradient) = found.with_limits(&duals);
+        assert!(value > found.value);
+        check_gradient(&p, &gradient, 1e-6, |p| {
+            objective.evaluate(&space, p, &duals, None).with_limits(&duals).0
+        });
     }
-    for (gene, row) in at.gradient.widths.iter().enumerate().skip(1) {
-        for (i, g) in row.iter().enumerate() {
-            check(&mut |p| p.widths[gene][i] += step, *g);
+}
+
+#[test]
+fn forces_of_limits_are_measured_by_the_task() {
+    let (space, model) = (space(), Toy { dear: 1.0 });
+    let limits = Limits { instructions: Some(1e5), ..Limits::default() };
+    let objective = Objective::new(&space, &model, &limits, CostWeights::NONE).unwrap();
+    let p = random_probabilities(&space, 9);
+    let pushes = |task: f64| -> f64 {
+        let mut duals = Duals::new(4.0, 100);
+        let found = objective.evaluate(&space, &p, &duals, None);
+        duals.observe(&found, &p, task);
+        let (_, gradient) = found.with_limits(&duals);
+        let squares = gradient.by_logits(&p).into_iter().flatten().map(|g| f64::from(g).powi(2));
+        squares.sum::<f64>().sqrt() / found.limits[0].share
+    };
+    // Exceeded by a quarter: as hard as the task, whatever the scale of either.
+    for task in [1e-4, 3.0] {
+        assert!((pushes(task) / (4.0 * task) - 1.0).abs() < 1e-4, "{} {task}", pushes(task));
+    }
+}
+
+#[test]
+fn prices_by_hand() {
+    let weights = CostWeights { latency: 0.5, energy: 0.25, area: 2.0, ..CostWeights::NONE };
+    let price = Price { weights, reference: [1e-3, 1e6, 4.0] };
+    // Twice the latency, the same energy, half the area: 1 + 0.25 + 1.
+    let (value, slopes) = price.at([2e-3, 1e6, 2.0]);
+    assert!((value - 2.25).abs() < 1e-12);
+    assert_eq!(slopes, [500.0, 0.25e-6, 0.5]);
+    let weights = CostWeights { edp: 1.0, edap: 0.1, ..CostWeights::NONE };
+    let price = Price { weights, ..price };
+    let (value, slopes) = price.at([2e-3, 3e6, 2.0]);
+    assert!((value - (6.0 + 0.1 * 3.0)).abs() < 1e-12);
+    for (slope, by_hand) in slopes.iter().zip([(3.0 + 0.15) * 1e3, (2.0 + 0.1) * 1e-6, 0.1 * 1.5]) {
+        assert!((slope / by_hand - 1.0).abs() < 1e-9, "{slope} {by_hand}");
+    }
+}
+
+/// Every cell of a space on a few accelerators.
+fn table(space: &Space) -> HardwareTable {
+    let designs = DesignSpace::load("bitfusion-space").unwrap();
+    let block = |shape: &LayerShape| -> Block { vec![Workload::from(shape)] };
+    let cells = Costs::shapes(space).iter().map(block).collect();
+    let at = move |index: usize| Ok(designs.at(index * 211)?);
+    HardwareCosts::new(5, at, cells, jaq_cost::Objective::Edp).table().unwrap()
+}
+
+#[test]
+fn hardware_is_priced_as_each_would_be_alone() {
+    let space = crate::space::tests::small_space();
+    let table = table(&space);
+    let limits = Limits { latency_s: Some(1e-6), energy_pj: Some(1e5), ..Limits::default() };
+    let objective = Objective::on_hardware([1e-5, 1e7, 1.0], &limits, ALL);
+    let p = random_probabilities(&space, 4);
+    let duals = some_duals_on(&objective, &space, &p, &table);
+    let given = [0.1, 0.2, 0.3, 0.15, 0.25];
+    let at = |q: &[f64], p: &Probabilities| {
+        let hardware = Hardware { table: &table, chances: Chances::Given(q) };
+        objective.evaluate(&space, p, &duals, Some(&hardware))
+    };
+    // One configuration alone is the fixed target of its layers.
+    for h in 0..5 {
+        let designs = DesignSpace::load("bitfusion-space").unwrap();
+        let array = designs.at(h * 211).unwrap();
+        let model = jaq_cost::TiledModel::new(array, jaq_cost::Objective::Edp).unwrap();
+        let fixed = Objective::new(&space, &model, &limits, CostWeights::NONE).unwrap();
+        let fixed = fixed.evaluate(&space, &p, &duals, None);
+        let mut q = [0.0; 5];
+        q[h] = 1.0;
+        let found = at(&q, &p);
+        for i in 0..2 {
+            let ratio = found.hardware[i] / fixed.hardware[i];
+            assert!((ratio - 1.0).abs() < 1e-5, "{i} {ratio}");
         }
+        let alone = objective.price_of(found.hardware);
+        assert!((found.value / alone - 1.0).abs() < 1e-5);
+    }
+    // Derivatives by probabilities of the network: that of the mean price, exact.
+    let found = at(&given, &p);
+    check_gradient(&p, &found.gradient, 1e-3, |p| at(&given, p).value);
+    for excess in &found.limits {
+        let share = |p: &Probabilities| {
+            at(&given, p).limits.into_iter().find(|l| l.what == excess.what).unwrap().share
+        };
+        check_gradient(&p, &excess.gradient, 1e-3, share);
+    }
+}
+
+fn some_duals_on(
+    objective: &Objective,
+    space: &Space,
+    p: &Probabilities,
+    table: &HardwareTable,
+) -> Duals {
+    let mut duals = Duals::new(4.0, 100);
+    let hardware = Hardware { table, chances: Chances::SoftMinimum(0.5) };
+    let found = objective.evaluate(space, p, &duals, Some(&hardware));
+    duals.observe(&found, p, 0.02);
+    duals.ascend(&found);
+    duals
+}
+
+#[test]
+fn soft_minimum_prefers_what_is_cheap_and_obeys_the_area() {
+    let space = crate::space::tests::small_space();
+    let table = table(&space);
+    let p = random_probabilities(&space, 4);
+    let weights = CostWeights { edp: 1.0, ..CostWeights::NONE };
+    let limits = Limits::default();
+    let of = |limits: &Limits, temperature: f64| {
+        let objective = Objective::on_hardware([1e-5, 1e7, 1.0], limits, weights);
+        let chances = Chances::SoftMinimum(temperature);
+        let hardware = Hardware { table: &table, chances };
+        objective.evaluate(&space, &p, &Duals::new(4.0, 1), Some(&hardware)).configurations
+    };
+    let sharp = of(&limits, 1e-3);
+    let best = (0..5).min_by(|a, b| sharp[*a].1.total_cmp(&sharp[*b].1)).unwrap();
+    assert!(sharp[best].0 > 0.99 && of(&limits, 10.0)[best].0 < 0.4);
+    let least = (0..5).map(|h| table.area_mm2(h)).fold(f64::INFINITY, f64::min);
+    let tight = of(&Limits { area_mm2: Some(least * 1.01), ..limits }, 1.0);
+    for (h, (q, _)) in tight.iter().enumerate() {
+        assert_eq!(*q > 0.0, table.area_mm2(h) <= least * 1.01, "{h} {q}");
     }
 }
 

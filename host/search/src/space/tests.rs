@@ -148,3 +148,65 @@ fn mistakes_in_a_file_are_named() {
     assert!(SpaceFile::for_images(Shape::new(5, 5, 1)).is_err());
     assert!(SpaceFile::load("nowhere.toml").unwrap_err().to_string().contains("nowhere.toml"));
 }
+
+#[test]
+fn every_shipped_space_is_what_it_says() {
+    for name in SpaceFile::names() {
+        let file = SpaceFile::load(name).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(file.name, name);
+        let [h, w, c] = file.input;
+        let classes: Vec<String> = (0..file.classes).map(|c| c.to_string()).collect();
+        let space = Space::new(&file, Shape::new(h, w, c), &classes).unwrap();
+        assert!(space.log10_networks() > 20.0, "{name}");
+        for seed in 0..20 {
+            space.network(&random_choice(&space, seed)).validate().unwrap();
+        }
+        let found = SpaceFile::for_images(Shape::new(h, w, c)).unwrap();
+        assert_eq!(found.name, name);
+    }
+}
+
+/// The space for 32x32 images holds networks of a ResNet-8's capacity within 32 KB and 7.5 million
+/// instructions on a Cortex-M7.
+#[test]
+fn colour_images_have_networks_within_the_small_budget() {
+    use crate::discretize::Discretizer;
+    use crate::objective::{CostWeights, Objective, Probabilities};
+    use jaq_cost::{CostModel, Limits, Mcu, McuModel};
+    let file = SpaceFile::load("cifar-10").unwrap();
+    let classes: Vec<String> = (0..10).map(|c| c.to_string()).collect();
+    let space = Space::new(&file, Shape::new(32, 32, 3), &classes).unwrap();
+    let model = McuModel::new(Mcu::load("stm32h7").unwrap()).unwrap();
+    let limits = Limits {
+        instructions: Some(7.5e6),
+        flash_bytes: Some(32 * 1024),
+        ..Limits::of(model.board())
+    };
+    let objective = Objective::new(&space, &model, &limits, CostWeights::default()).unwrap();
+    let discretizer = Discretizer::new(&space, &model, &objective, &limits);
+    let found = discretizer.choose(&Probabilities::uniform(&space)).unwrap();
+    assert_eq!(limits.check(&found.demand), []);
+    // Dense residual blocks at both sizes, no block at full resolution, narrow everywhere.
+    let operator = |section: usize, name: &str| {
+        space.sections[section].operators.iter().position(|(n, _)| n == name).unwrap()
+    };
+    let operators = vec![
+        0,
+        operator(1, "skip"),
+        operator(2, "residual3"),
+        operator(3, "skip"),
+        operator(4, "residual3"),
+        operator(5, "skip"),
+        operator(6, "skip"),
+        0,
+    ];
+    let widths =
+        space.genes.iter().map(|g| usize::from(g.name.ends_with(".output") && g.options.len() > 1));
+    let choice = Choice { operators, widths: widths.collect() };
+    let network = space.network(&choice);
+    let weights: usize = network.shapes().iter().map(|l| l.weights()).sum();
+    assert!(weights > 70_000 && network.macs() > 7_500_000, "{weights} {}", network.macs());
+    let total = model.network(&network).unwrap().total;
+    let (instructions, flash) = (total.instructions.unwrap(), total.weights_bytes);
+    assert!(instructions < 6.8e6 && flash < 26 * 1024, "{instructions} {flash}");
+}

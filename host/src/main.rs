@@ -1,7 +1,8 @@
 //! The command line of JAQ: one file per subcommand under [`cli`], the run directory in [`run`],
-//! tables in [`report`]. Decides nothing by itself: every step is a call into a library crate.
+//! tables in [`report`], drawings in [`plot`]. Decides nothing by itself: every step is a call into a library crate.
 
 mod cli;
+mod plot;
 mod report;
 mod run;
 

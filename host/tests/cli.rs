@@ -92,6 +92,29 @@ fn steps_can_be_repeated_alone() {
 }
 
 #[test]
+fn retrainings_of_other_kinds_stand_beside_the_usual_one() {
+    let run = finished();
+    let before = fs::read(run.join("model.jaq")).unwrap();
+    let train = |more: &[&str]| -> Value {
+        let usual = ["retrain", "--run", text(run), "--json"];
+        serde_json::from_str(&succeeds(&[&usual[..], more].concat())).unwrap()
+    };
+    let taught = train(&["--teacher", "supernet", "--integer-epochs", "1"]);
+    assert_eq!(taught["variant"], "supernet-supernet-integer1");
+    assert!(taught["float"].is_null());
+    // What was trained by the integers' roundings is what the integers do.
+    let accuracy = |key: &str| taught[key].as_f64().unwrap();
+    let apart = accuracy("integer") - taught["quantized"]["top1"].as_f64().unwrap();
+    assert!(apart.abs() < 0.01, "{taught}");
+    let alone = train(&["--from", "scratch", "--teacher", "none"]);
+    assert!(run.join("model-scratch-none.jaq").is_file());
+    assert!(alone["integer"].as_f64().unwrap() < accuracy("integer"), "{alone} {taught}");
+    assert_eq!(fs::read(run.join("model.jaq")).unwrap(), before);
+    let message = fails(&["retrain", "--run", text(run), "--integer-epochs", "99"]);
+    assert!(message.contains("99") && message.contains("smoke"), "{message}");
+}
+
+#[test]
 fn damaged_models_are_refused_by_name() {
     let good = fs::read(finished().join("model.jaq")).unwrap();
     let folder = scratch("cli-damaged");

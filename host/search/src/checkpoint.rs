@@ -137,6 +137,18 @@ pub fn load_values(path: &Path) -> Result<Values, CheckpointError> {
     decode(&bytes).map_err(|reason| CheckpointError::Damaged { path: path.to_owned(), reason })
 }
 
+/// FNV-1a over what a run starts from.
+pub(crate) fn fingerprint(parts: [Option<&Values>; 2]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for (name, values) in parts.into_iter().flatten().flatten() {
+        let words = values.iter().flat_map(|v| v.to_le_bytes());
+        for byte in name.bytes().chain(words) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    hash
+}
+
 fn parse<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }

@@ -17,7 +17,7 @@ use jaq_cost::{CostModel, Demand, Limits, ModelError, NetworkCost};
 use jaq_network::Network;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, Values};
+use crate::checkpoint::{Checkpoint, Values, fingerprint};
 use crate::csq::{Csq, Ranking};
 use crate::data::{Augment, Batches, Dataset};
 use crate::discretize::{Discretizer, Infeasible, Priced};
@@ -26,7 +26,7 @@ use crate::objective::{CostWeights, Duals, Objective, Probabilities};
 use crate::ops::Backend;
 use crate::ops::candle::Candle;
 use crate::optim::{Optimizer, Rule, Schedule, clip};
-use crate::retrain::{Control, Library, Recent, TrainError, fingerprint, on_threads, right};
+use crate::retrain::{Control, Library, Recent, TrainError, on_threads, right};
 use crate::rng::{Purpose, Rng};
 use crate::space::{Choice, Space};
 use crate::supernet::{Mixture, Pass, Supernet};

@@ -1,8 +1,8 @@
 //! Stage 2: quantization-aware training of one network, and its twins: real-valued, and at
 //! uniform widths.
 //!
-//! Weights are inherited (from the supernet, or from the real-valued twin, which may teach as
-//! well), the first quantizer steps are those of least squared error on a batch, everything is
+//! Weights are inherited (from the supernet, or from the real-valued twin) or fresh; the
+//! real-valued twin or another network may teach, the first quantizer steps are those of least squared error on a batch, everything is
 //! trained together, and at the end the running statistics are estimated anew with the final
 //! weights. Killed at any moment, a retraining resumes to the same bytes.
 //!
@@ -15,7 +15,7 @@ use jaq_cost::ModelError;
 use jaq_network::{Bits, Network, TrainedNetwork};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Values};
+use crate::checkpoint::{Checkpoint, CheckpointError, Values, fingerprint};
 use crate::data::{Augment, Batches, Dataset, Split, plain};
 use crate::ops::candle::{Candle, with_threads};
 use crate::ops::{Backend, StepRule};
@@ -82,6 +82,14 @@ pub struct RetrainConfig {
     /// How the steps of tensors between layers learn.
     #[serde(skip_serializing_if = "is_lsq")]
     pub activations: StepRule,
+    /// Of the epochs, so many last ones train a quantized network through the roundings of its
+    /// exported integers, with fixed statistics ([`Phase::Integers`]).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub integer_epochs: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 fn is_lsq(rule: &StepRule) -> bool {
@@ -104,6 +112,7 @@ impl Default for RetrainConfig {
             threads: 0,
             library: Library::default(),
             activations: StepRule::default(),
+            integer_epochs: 0,
         }
     }
 }
@@ -148,8 +157,24 @@ impl RetrainConfig {
 pub struct Start<'a> {
     /// Inherited values by layer name.
     pub values: Option<&'a Values>,
-    /// Values of the real-valued twin that teaches.
-    pub teacher: Option<&'a Values>,
+    /// The real-valued network that teaches.
+    pub teacher: Option<Teacher<'a>>,
+}
+
+/// A network that teaches.
+#[derive(Clone, Copy)]
+pub struct Teacher<'a> {
+    /// Its layers, where they are not those of the network that learns.
+    pub network: Option<&'a Network>,
+    /// Its values by layer name; running statistics that are not among them are estimated.
+    pub values: &'a Values,
+}
+
+impl<'a> From<&'a Values> for Teacher<'a> {
+    /// The network's own real-valued twin.
+    fn from(values: &'a Values) -> Teacher<'a> {
+        Teacher { network: None, values }
+    }
 }
 
 /// How far a retraining is.
@@ -359,7 +384,7 @@ fn run<B: Backend>(
         mode,
         data: &data.name,
         config,
-        inherited: fingerprint([start.values, start.teacher]),
+        inherited: fingerprint([start.values, start.teacher.map(|t| t.values)]),
     };
     let file = control.folder.map(|folder| folder.join("checkpoint.safetensors"));
     let found = match &file {
@@ -384,7 +409,14 @@ fn run<B: Backend>(
         subnet.forward(backend, backend.tensor(&images, &dims(labels.len())), Phase::Calibrate);
     }
     let mut teacher = match start.teacher.filter(|_| config.distillation > 0.0 && quantized) {
-        Some(values) => Some(Subnet::new(backend, network, false, values, 0)?),
+        Some(Teacher { network: other, values }) => {
+            let taught = other.unwrap_or(network);
+            let mut teacher = Subnet::new(backend, taught, false, values, 0)?;
+            if !values.keys().any(|name| name.ends_with(".mean")) {
+                estimate(backend, &mut teacher, data, config);
+            }
+            Some(teacher)
+        }
         None => None,
     };
     let mut optimizer = Optimizer::new(config.rule);
@@ -394,6 +426,9 @@ fn run<B: Backend>(
     let parameters = subnet.parameters();
     let vars: Vec<B::Var> = parameters.iter().map(|p| p.var.clone()).collect();
     let mut log: Vec<EpochLog> = serde_json::from_str(&checkpoint.report).unwrap_or_default();
+    // The first step of the integer epochs.
+    let by_integers = (quantized && config.integer_epochs > 0)
+        .then(|| per_epoch * config.epochs.saturating_sub(config.integer_epochs));
     let (mut seen, mut pass) = (Recent::new(), Recent::new());
     let mut epoch = batches(checkpoint.step / per_epoch);
     for (done, step) in (checkpoint.step..steps).enumerate() {
@@ -409,7 +444,14 @@ fn run<B: Backend>(
             let logits = teacher.forward(backend, images.clone(), Phase::Eval);
             backend.to_vec(&logits)
         });
-        let logits = subnet.forward(backend, images, Phase::Train);
+        let phase = match by_integers {
+            Some(first) if step >= first => Phase::Integers,
+            _ => Phase::Train,
+        };
+        if by_integers == Some(step) {
+            estimate(backend, &mut subnet, data, config);
+        }
+        let logits = subnet.forward(backend, images, phase);
         let right = right(&backend.to_vec(&logits), &labels);
         let mut loss = backend.cross_entropy(&logits, &labels, config.smoothing);
         if let Some(taught) = taught {
@@ -444,7 +486,9 @@ fn run<B: Backend>(
         }
     }
 
-    estimate(backend, &mut subnet, data, config);
+    if by_integers.is_none() {
+        estimate(backend, &mut subnet, data, config);
+    }
     let top1 = accuracy(backend, &mut subnet, data, &data.test);
     Ok(Retrained {
         values: subnet.values(backend),
@@ -457,18 +501,6 @@ fn run<B: Backend>(
 
 fn own((name, values): (&String, &Vec<f32>)) -> (String, Vec<f32>) {
     (name.clone(), values.clone())
-}
-
-/// FNV-1a over what a run starts from.
-pub(crate) fn fingerprint(parts: [Option<&Values>; 2]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for (name, values) in parts.into_iter().flatten().flatten() {
-        let words = values.iter().flat_map(|v| v.to_le_bytes());
-        for byte in name.bytes().chain(words) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    }
-    hash
 }
 
 /// Running statistics of the final weights: the mean over batches of unaltered training images.

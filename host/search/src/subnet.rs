@@ -4,6 +4,8 @@
 //! Every convolution is followed by a batch normalization, and by a ReLU where its output tensor
 //! is unsigned; a linear layer has a bias. Must not know: data sets, schedules, checkpoints.
 
+mod integers;
+
 use jaq_network::{Network, Op, Shape, TrainedNetwork, Window};
 
 use crate::checkpoint::Values;
@@ -11,12 +13,16 @@ use crate::ops::{Activation, Backend, Grid, Norm, Options, RunningStats, Slide, 
 use crate::optim::Parameter;
 use crate::quant::{Folded, first_step, first_steps, trained_layer};
 use crate::rng::{Purpose, Rng};
+use integers::Coded;
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Phase {
     /// Gradients are wanted; normalization by the batch, running statistics follow.
     Train,
+    /// Gradients are wanted, as of [`Phase::Eval`] straight through its roundings; every tensor is
+    /// what the exported integers make of it. Running statistics stay.
+    Integers,
     /// Quantizer steps are set to fit this batch.
     Calibrate,
     /// Running statistics move towards the batch by this share, nothing else changes.
@@ -167,11 +173,15 @@ impl<B: Backend> Subnet<B> {
         let b = backend;
         let batch = b.shape(&images)[0];
         let leaf = |var: &B::Var| match phase {
-            Phase::Train => b.leaf(var),
+            Phase::Train | Phase::Integers => b.leaf(var),
             _ => b.detach(&b.leaf(var)),
         };
         let mut tensors = vec![images];
-        for (layer, t) in self.network.layers.iter().zip(&mut self.layers) {
+        let coded: Vec<Coded> = match phase {
+            Phase::Integers => self.coded(b),
+            _ => Vec::new(),
+        };
+        for (index, (layer, t)) in self.network.layers.iter().zip(&mut self.layers).enumerate() {
             let x = &tensors[layer.inputs[0].0];
             let weights = t.weight.as_ref().map(|w| {
                 let value = leaf(&w.var);
@@ -211,6 +221,7 @@ impl<B: Backend> Subnet<B> {
                 }
                 (op, _) => unreachable!("{op:?} was refused when the subnet was made"),
             };
+            let real = made.clone();
             let grid = grid(layer.output.signed, layer.output.bits.get());
             let grid = grid.learned_by(self.activations);
             let fit = |b: &B, made: &B::Tensor, step: &B::Var| {
@@ -222,7 +233,7 @@ impl<B: Backend> Subnet<B> {
                         Phase::Train => Norm::Train { stats: &mut t.stats, momentum: 0.1 },
                         Phase::Calibrate => Norm::Batch,
                         Phase::Estimate(momentum) => Norm::Train { stats: &mut t.stats, momentum },
-                        Phase::Eval => Norm::Eval(&t.stats),
+                        Phase::Eval | Phase::Integers => Norm::Eval(&t.stats),
                     };
                     let relu = match layer.output.signed {
                         true => Activation::Identity,
@@ -255,11 +266,44 @@ impl<B: Backend> Subnet<B> {
                     None => made,
                 },
             };
+            let made = match coded.get(index + 1) {
+                None => made,
+                Some(output) => {
+                    let of = |i: usize| (&tensors[layer.inputs[i].0], coded[layer.inputs[i].0]);
+                    let (x, input) = of(0);
+                    let exact = match layer.op {
+                        Op::Add => {
+                            let (y, other) = of(1);
+                            let (x, y) = (b.to_vec(x), b.to_vec(y));
+                            integers::added(&x, &y, [input, other], *output)
+                        }
+                        Op::AvgPool(w) => {
+                            integers::pooled(&b.to_vec(&real), w.taps(), input, *output)
+                        }
+                        _ => t.exact(b, &real, input, *output),
+                    };
+                    b.straight_through(&made, &exact)
+                }
+            };
             tensors.push(made);
         }
         let logits = tensors.pop().expect("a network has layers");
         let classes = b.shape(&logits)[1];
         b.reshape(&logits, &[batch, classes])
+    }
+
+    /// Grids of the input and of every layer's output; empty for a real-valued network.
+    fn coded(&self, backend: &B) -> Vec<Coded> {
+        if !self.quantized {
+            return Vec::new();
+        }
+        let step = |t: &Trainable<B::Var>| {
+            let step = t.step.as_ref().map(|v| backend.var_to_vec(v)[0]);
+            step.unwrap_or(1.0).max(crate::ops::MIN_STEP)
+        };
+        let layers = self.network.layers.iter().zip(&self.layers);
+        let layers = layers.map(|(layer, t)| Coded::new(&layer.output, step(t)));
+        [Coded::new(&self.network.input, INPUT_STEP)].into_iter().chain(layers).collect()
     }
 
     /// The integers that compute what [`Phase::Eval`] computes; `None` for a real-valued network.
@@ -274,11 +318,7 @@ impl<B: Backend> Subnet<B> {
             scales.push(value(&t.step)?[0]);
             layers.push(match (&t.weight, layer.weight_bits) {
                 (Some(weight), Some(bits)) => {
-                    let (beta, steps) = (value(&t.beta)?, value(&t.weight_step)?);
-                    let after = match value(&t.gamma) {
-                        Some(gamma) => Folded::norm(&gamma, &beta, &t.stats),
-                        None => Folded::bias(&beta),
-                    };
+                    let (steps, after) = (value(&t.weight_step)?, t.after(backend));
                     let kernel = match layer.op {
                         Op::Conv(w) | Op::Depthwise(w) => w.taps(),
                         _ => 1,
@@ -291,6 +331,40 @@ impl<B: Backend> Subnet<B> {
             });
         }
         Some(TrainedNetwork { network: self.network.clone(), scales, layers })
+    }
+}
+
+impl<V: Clone> Trainable<V> {
+    /// What follows a layer's sums.
+    fn after<B: Backend<Var = V>>(&self, backend: &B) -> Folded {
+        let value = |var: &Option<V>| var.as_ref().map(|v| backend.var_to_vec(v));
+        let beta = value(&self.beta).unwrap_or_default();
+        match value(&self.gamma) {
+            Some(gamma) => Folded::norm(&gamma, &beta, &self.stats),
+            None => Folded::bias(&beta),
+        }
+    }
+
+    /// Outputs of a layer with weights by its integers; `real` are its sums, of a linear layer
+    /// with the bias.
+    fn exact<B: Backend<Var = V>>(
+        &self,
+        backend: &B,
+        real: &B::Tensor,
+        input: Coded,
+        output: Coded,
+    ) -> Vec<f32> {
+        let shape = backend.shape(real);
+        let pixels = shape[2] * shape[3];
+        let steps = self.weight_step.as_ref().map(|v| backend.var_to_vec(v)).unwrap_or_default();
+        let steps: Vec<f32> = steps.iter().map(|s| s.max(crate::ops::MIN_STEP)).collect();
+        let after = self.after(backend);
+        let mut sums = backend.to_vec(real);
+        if self.gamma.is_none() {
+            let bias = |index: usize| after.summand[index / pixels % steps.len()];
+            sums.iter_mut().enumerate().for_each(|(i, sum)| *sum -= bias(i));
+        }
+        integers::weighted(&sums, pixels, input, &steps, &after, output)
     }
 }
 
@@ -434,6 +508,34 @@ mod tests {
             assert!(equal >= 70, "network {seed}: {equal} of 80 logits agree");
             assert!(distinct > 8, "network {seed}: the logits say nothing");
         }
+    }
+
+    /// The pass by integers has gradients for everything that has a part in it, and changes nothing.
+    #[test]
+    fn integer_passes_have_gradients() {
+        let b = Candle;
+        let space = small_space();
+        let data = subset::open().unwrap().reduced(96, 8);
+        let choice = Choice {
+            operators: vec![0; space.sections.len()],
+            widths: space.genes.iter().enumerate().map(|(i, g)| i % g.options.len()).collect(),
+        };
+        let network = space.network(&choice);
+        let mut subnet = Subnet::new(&b, &network, true, &Values::new(), 5).unwrap();
+        let batch = |range: std::ops::Range<usize>| {
+            let (images, labels) = plain(&data.train, data.shape, range);
+            b.tensor(&images, &[labels.len(), 1, 28, 28])
+        };
+        subnet.forward(&b, batch(0..32), Phase::Calibrate);
+        subnet.forward(&b, batch(32..96), Phase::Estimate(1.0));
+        let (before, x) = (subnet.values(&b), batch(0..32));
+        let logits = subnet.forward(&b, x, Phase::Integers);
+        let parameters = subnet.parameters();
+        let vars: Vec<_> = parameters.iter().map(|p| p.var.clone()).collect();
+        let labels: Vec<u32> = (0..32).map(|i| i % 10).collect();
+        let grads = b.grad(b.cross_entropy(&logits, &labels, 0.0), &vars);
+        assert!(grads.iter().all(Option::is_some));
+        assert_eq!(subnet.values(&b), before);
     }
 
     /// ReLU behind additions, strided 1x1 convolutions, a mean over all pixels.

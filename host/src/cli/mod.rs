@@ -2,6 +2,7 @@
 
 mod accelerator;
 pub(crate) mod aim;
+mod ablate;
 mod boards;
 mod calibrate;
 mod cost;
@@ -12,11 +13,13 @@ mod doctor;
 mod dry_run;
 mod eval;
 mod export;
+mod fidelity;
 mod inspect;
 mod progress;
 mod retrain;
 mod run;
 mod search;
+mod sweep;
 mod train;
 mod training;
 mod validate;
@@ -39,6 +42,9 @@ enum Command {
     Search(search::Search),
     Retrain(retrain::Retrain),
     Train(train::Train),
+    Ablate(ablate::Ablate),
+    Fidelity(fidelity::Fidelity),
+    Sweep(sweep::Sweep),
     Export(export::Export),
     Deploy(deploy::Deploy),
     Validate(validate::Validate),
@@ -59,6 +65,9 @@ impl Cli {
             Command::Search(command) => command.run(),
             Command::Retrain(command) => command.run(),
             Command::Train(command) => command.run(),
+            Command::Ablate(command) => command.run(),
+            Command::Fidelity(command) => command.run(),
+            Command::Sweep(command) => command.run(),
             Command::Run(command) => command.run(),
             Command::Data(command) => command.run(),
             Command::Export(command) => command.run(),

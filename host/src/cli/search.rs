@@ -354,6 +354,7 @@ pub fn stage_one(job: &Job) -> Result<Chosen> {
     let found = search(&job.space, &job.data, &job.model, &job.limits, &config, control)?;
     drop(bar);
     save_values(&folder.join("values.safetensors"), &found.values)?;
+    save_values(&folder.join("supernet.safetensors"), &found.supernet)?;
     let cost = job.model.network(&found.network)?;
     let plan = jaq_cost::plan(&found.network, &job.model.kernels(&found.network)?);
     let chosen = Chosen {

@@ -143,7 +143,7 @@ impl Train {
                 _ => self.epochs * 2 / 3,
             };
             let folder = bits.to_string().to_lowercase();
-            let start = Start { values: Some(&before), teacher: Some(&teacher) };
+            let start = Start { values: Some(&before), teacher: Some((&teacher).into()) };
             let (simulated, values) =
                 one(&run, &network, &data, &folder, mode, &config(mode, epochs), start)?;
             before = values;

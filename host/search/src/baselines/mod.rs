@@ -26,8 +26,10 @@ use crate::cosearch::{
     Begin, Found, SearchConfig, SearchError, SearchProgress, Task, halves, search_from, train,
 };
 use crate::data::Dataset;
-use crate::retrain::{Control, TrainError};
+use crate::ops::candle::Candle;
+use crate::retrain::{Control, TrainError, on_threads};
 use crate::space::{Choice, Space};
+use crate::supernet::Supernet;
 
 pub use judge::{Judge, JudgeConfig};
 pub use trials::{Drawer, Trial, evolution, random};
@@ -104,6 +106,20 @@ fn supernet(
     let limits = Limits::default();
     let task = Task { objective: None, limits: &limits, begin, warm_up_only, designs: None };
     Ok(train(space, data, task, config, control)?.state)
+}
+
+/// What a network of a trained supernet inherits, by layer name: where its retraining starts.
+pub fn inherit(
+    space: &Space,
+    supernet: &Values,
+    choice: &Choice,
+    config: &SearchConfig,
+) -> Result<Values, TrainError> {
+    on_threads(config.threads, || {
+        let net = Supernet::new(&Candle, space, config.seed);
+        net.restore(&Candle, supernet);
+        net.inherit(&Candle, choice)
+    })
 }
 
 /// The co-search of operators with all weights and all tensors between layers at one width each.

@@ -34,7 +34,7 @@ fn config() -> RetrainConfig {
 fn killed_retraining_resumes_to_the_same_bytes() {
     let float = run(Mode::Float, &config(), Start::default(), None, None).unwrap();
     assert!(float.trained.is_none());
-    let start = Start { values: Some(&float.values), teacher: Some(&float.values) };
+    let start = Start { values: Some(&float.values), teacher: Some((&float.values).into()) };
     let whole = run(Mode::Quantized, &config(), start, None, None).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let stopped = run(Mode::Quantized, &config(), start, Some(dir.path()), Some(8));
@@ -44,6 +44,43 @@ fn killed_retraining_resumes_to_the_same_bytes() {
     assert_eq!(resumed.trained, whole.trained);
     let other = run(Mode::Quantized, &config(), Start::default(), Some(dir.path()), None);
     assert!(other.unwrap_err().to_string().contains("other settings"));
+}
+
+/// The last epoch by integers, taught by another network: it changes what is learned, and a killed
+/// training goes on in its middle.
+#[test]
+fn integer_epochs_and_other_teachers_resume_to_the_same_bytes() {
+    let network = network();
+    let mut large = network.clone();
+    large.name = "teacher".into();
+    let fresh = run(Mode::Float, &config(), Start::default(), None, None).unwrap().values;
+    // As a supernet's: without statistics.
+    let values: Values = fresh
+        .into_iter()
+        .filter(|(name, _)| !name.ends_with(".mean") && !name.ends_with(".var"))
+        .collect();
+    let teacher = Some(Teacher { network: Some(&large), values: &values });
+    let start = Start { values: None, teacher };
+    let config = RetrainConfig { epochs: 3, integer_epochs: 1, ..config() };
+    let whole = run(Mode::Quantized, &config, start, None, None).unwrap();
+    whole.trained.as_ref().unwrap().validate().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let stopped = run(Mode::Quantized, &config, start, Some(dir.path()), Some(14));
+    assert!(matches!(stopped, Err(TrainError::Stopped { step: 14 })));
+    let resumed = run(Mode::Quantized, &config, start, Some(dir.path()), None).unwrap();
+    assert_eq!(resumed.values, whole.values);
+    for other in [
+        run(
+            Mode::Quantized,
+            &RetrainConfig { integer_epochs: 0, ..config.clone() },
+            start,
+            None,
+            None,
+        ),
+        run(Mode::Quantized, &config, Start::default(), None, None),
+    ] {
+        assert_ne!(other.unwrap().values, whole.values);
+    }
 }
 
 #[test]

@@ -35,6 +35,21 @@ impl Space {
         space
     }
 
+    /// The network with the most multiplications: in every section the operator that has most.
+    pub fn largest(&self) -> Choice {
+        let none = vec![0; self.sections.len()];
+        let mut largest = Choice { operators: none, widths: vec![0; self.genes.len()] };
+        for (s, section) in self.sections.iter().enumerate() {
+            let macs = |o: &usize| {
+                let mut choice = largest.clone();
+                choice.operators[s] = *o;
+                self.network(&choice).macs()
+            };
+            largest.operators[s] = (0..section.operators.len()).max_by_key(macs).unwrap_or(0);
+        }
+        largest
+    }
+
     /// The choice with all genes that its network does not use at their first option: equal
     /// networks are equal choices.
     pub fn canonical(&self, choice: &Choice) -> Choice {
@@ -64,6 +79,14 @@ mod tests {
             let wanted = full.network(&random_choice(&full, seed));
             assert_eq!(network, wanted.with_uniform_bits(Bits::B3, Bits::B4));
         }
+    }
+
+    #[test]
+    fn nothing_is_larger_than_the_largest() {
+        let space = space();
+        let most = space.network(&space.largest()).macs();
+        let of = |seed| space.network(&random_choice(&space, seed)).macs();
+        assert!((0..100).all(|seed| of(seed) <= most));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use jaq_deploy::firmware::{self, Parts, TARGETS, Transport};
+use jaq_deploy::inspect::Layout;
+use jaq_deploy::reference;
 use libtorch::Libtorch;
 
 /// Project commands of JAQ.
@@ -131,15 +133,27 @@ fn run(command: &mut Command) -> Result<()> {
 
 fn build_firmware() -> Result<()> {
     let heads = ["flash", "code", "kernels", "runtime", "harness", "constants", "variables"];
-    println!("{:<14}{}", "board", heads.map(|head| format!("{head:>11}")).concat());
+    let ram = ["stack", "arena", "slot", "weights", "tables"];
+    let row = |name: &str, cells: &[String]| {
+        let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>11}")).collect();
+        println!("{name:<15}{}", cells.concat());
+    };
+    row("board", &heads.iter().chain(&ram).map(|head| (*head).to_owned()).collect::<Vec<_>>());
     for target in TARGETS {
         let built = firmware::build_open(target.board)?;
         let Parts { code, kernels, runtime, harness, constants, variables, .. } = built.parts;
-        let sizes =
-            [built.parts.flash_bytes(), code, kernels, runtime, harness, constants, variables];
-        println!("{:<14}{}", target.board, sizes.map(|size| format!("{size:>11}")).concat());
+        let flash = built.parts.flash_bytes();
+        let Layout { stack_bytes, arena_bytes, slot_bytes } = built.layout;
+        let [stack, arena, slot] = [stack_bytes, arena_bytes, slot_bytes].map(|b| b as usize);
+        let (weights, tables) = reference::sizes(target.isa, target.board)?;
+        let cells = [
+            flash, code, kernels, runtime, harness, constants, variables, stack, arena, slot,
+            weights, tables,
+        ];
+        row(target.board, &cells.map(|size| size.to_string()));
         eprintln!("{}", built.elf.display());
     }
+    println!("weights and tables: what {} at W4A4 adds to flash", reference::NAME);
     // Inference alone, with every kernel; it links only if no panic can be reached.
     let mut done = Vec::new();
     for target in TARGETS {
@@ -151,7 +165,7 @@ fn build_firmware() -> Result<()> {
         let Parts { code, kernels, runtime, harness, constants, variables, .. } = parts;
         let sizes = [parts.flash_bytes(), code, kernels, runtime, harness, constants, variables];
         println!(
-            "{:<14}{}  {}",
+            "{:<15}{}  {}",
             "product",
             sizes.map(|size| format!("{size:>11}")).concat(),
             target.triple

@@ -144,6 +144,8 @@ pub struct Timing {
 pub struct Energy {
     /// Picojoules of an active cycle.
     pub pj_per_cycle: f64,
+    /// How far the truth may lie from that to either side, 0..1.
+    pub uncertainty: f64,
 }
 
 /// A range of memory.
@@ -361,6 +363,9 @@ impl Mcu {
             if !(energy.pj_per_cycle.is_finite() && energy.pj_per_cycle > 0.0) {
                 return fail("energy.pj_per_cycle", "must be positive");
             }
+            if !(0.0..1.0).contains(&energy.uncertainty) {
+                return fail("energy.uncertainty", "must be a fraction, at least 0 and below 1");
+            }
             if self.timing.is_none() {
                 return fail("energy", "needs a [timing] section: it counts cycles");
             }
@@ -402,7 +407,7 @@ impl Mcu {
             ]);
         }
         if self.energy.is_some() {
-            wanted.push("energy.pj_per_cycle");
+            wanted.extend(["energy.pj_per_cycle", "energy.uncertainty"]);
         }
         if self.hardware == Hardware::Run {
             wanted.push("hardware");

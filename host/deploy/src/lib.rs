@@ -6,11 +6,15 @@
 
 pub mod count;
 pub mod engine;
+pub mod explain;
 pub mod export;
 pub mod firmware;
+pub mod history;
 pub mod inspect;
 pub mod link;
 pub mod oracle;
+pub mod predict;
+pub mod reference;
 pub mod requantize;
 pub mod single;
 pub mod validate;

@@ -143,11 +143,22 @@ fn encode(raw: &[u8], format: TensorFormat, mul: i32, add: i32, tensor: &mut [u8
 /// How often the parts of encoding a tensor of `format` run: as [`kernels::work`].
 pub fn encode_work(format: TensorFormat) -> Work {
     let pixels = format.shape.pixels() as u64;
+    let per_byte = 8 / u64::from(format.bits.storage());
+    let channels = u64::from(format.shape.c);
+    let (elements, bytes, last) = match per_byte {
+        1 => ("elements of 8 bits", "bytes of 8 bits", "last elements"),
+        2 => ("elements of 4 bits", "bytes of 4 bits", "last elements of 4 bits"),
+        _ => ("elements of 2 bits", "bytes of 2 bits", "last elements of 2 bits"),
+    };
     Work::new([
-        ("elements", format.shape.elements() as u64),
-        ("bytes", format.bytes() as u64),
+        (elements, pixels * (channels - channels % per_byte)),
+        (bytes, pixels * (channels / per_byte)),
+        // A byte that is not full.
+        (last, pixels * (channels % per_byte)),
+        ("last bytes", if channels.is_multiple_of(per_byte) { 0 } else { pixels }),
         ("pixels", pixels),
     ])
+    .and_fills(pixels, format.pixel_bytes() as u64)
 }
 
 /// The codes of a packed tensor in HWC order.

@@ -11,7 +11,7 @@ use jaq_shared::format::{Bits, LayerBits, LayerShape, Op, Pads, Requant, Shape, 
 use jaq_shared::kernels::{self, Isa, KernelId};
 
 /// Draws of every pair of widths and family.
-const DRAWS: usize = 7;
+const DRAWS: usize = 8;
 /// Most products of a layer: emulated ones are counted in a few milliseconds.
 const MOST_MACS: u64 = 1_500_000;
 /// Most outputs of a layer without weights.
@@ -70,6 +70,8 @@ enum Family {
     /// Few input channels, as the first layer of a network.
     First,
     Depthwise,
+    /// Depthwise with a window that no packed kernel takes.
+    Large,
     Linear,
     Add,
     AveragePool,
@@ -77,11 +79,14 @@ enum Family {
 }
 
 impl Family {
-    const ALL: [Family; 8] = [
+    /// The one with most ways through a kernel twice.
+    const ALL: [Family; 10] = [
         Family::Pointwise,
         Family::Conv,
         Family::First,
         Family::Depthwise,
+        Family::Depthwise,
+        Family::Large,
         Family::Linear,
         Family::Add,
         Family::AveragePool,
@@ -147,7 +152,12 @@ impl Draw {
     }
 
     fn attempt(&mut self, family: Family, bits: LayerBits) -> Option<LayerShape> {
-        let (h, w, ic, oc) = (self.side(), self.side(), self.channels(96), self.channels(96));
+        let (h, w) = (self.side(), self.side());
+        // A few channels, as many as a kernel takes together or less, every now and then.
+        let [ic, oc] = [(); 2].map(|()| {
+            let most = self.of(&[96, 96, 96, 96, 96, 4]);
+            self.channels(most)
+        });
         let square = self.of(&[2, 3, 3, 3, 5, 7]);
         let k = match self.below(4) {
             0 => [self.of(&[1, 3, 10]), self.of(&[1, 3, 4])],
@@ -163,6 +173,10 @@ impl Draw {
                 (Op::Conv(self.window(k, h, w)), Shape::new(h, w, self.of(&[1, 2, 3, 4])))
             }
             Family::Depthwise => (Op::Depthwise(self.window(k, h, w)), Shape::new(h, w, ic)),
+            Family::Large => {
+                let k = self.of(&[[9, 9], [10, 4], [9, 1], [7, 10]]);
+                (Op::Depthwise(self.window(k, h, w)), Shape::new(h, w, ic))
+            }
             Family::Linear => {
                 (Op::Linear, Shape::new(1, 1, self.of(&[ic, 2 * ic + 1, 5 * ic, 9 * ic + 4])))
             }

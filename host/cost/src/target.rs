@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jaq_network::Network;
+use jaq_network::{Network, TensorId};
 use jaq_shared::format::{LayerBits, LayerShape};
 use jaq_shared::kernels::KernelId;
 use serde::Deserialize;
@@ -120,6 +120,7 @@ impl Target {
                 };
                 model.network(&network)?
             }
+            Target::Tiled(model) => model.in_blocks(network, &layers)?,
             _ => sum_of_layers(self, &layers, self.kind())?,
         };
         Ok((layers, found))
@@ -298,6 +299,45 @@ impl TiledModel {
             block.total = total.unwrap_or_else(Cost::zero);
         }
         Ok(block)
+    }
+
+    /// Costs of a network's layers, two that are computed together as one row.
+    fn in_blocks(
+        &self,
+        network: &Network,
+        works: &[(String, Workload)],
+    ) -> Result<NetworkCost, ModelError> {
+        let mut layers = Vec::new();
+        let mut next = 0;
+        while let Some((name, work)) = works.get(next) {
+            let read = TensorId::output_of(next);
+            let readers: Vec<usize> = network
+                .layers
+                .iter()
+                .enumerate()
+                .filter_map(|(index, layer)| layer.inputs.contains(&read).then_some(index))
+                .collect();
+            // What others read as well has to go to memory.
+            let pair = works.get(next + 1).filter(|_| readers == [next + 1]);
+            let block = pair.map(|(_, second)| self.block(&[*work, *second])).transpose()?;
+            match (pair, block) {
+                (Some((other, second)), Some(BlockCost { total, fused: Some(_), .. })) => {
+                    let mut row = LayerCost::new(&format!("{name}+{other}"), *work, "fused", total);
+                    row.spec = format!("{}+{}", row.spec, second.spec());
+                    if second.widths != work.widths {
+                        row.bits = format!("{}+{}", row.bits, second.widths);
+                    }
+                    layers.push(row);
+                    next += 2;
+                }
+                _ => {
+                    layers.push(LayerCost::new(name, *work, "tiled", self.workload(work)?));
+                    next += 1;
+                }
+            }
+        }
+        let total = layers.iter().map(|l| l.cost.clone()).reduce(|sum, cost| sum.plus(&cost));
+        Ok(NetworkCost { total: total.unwrap_or_else(Cost::zero), layers })
     }
 
     /// The best way to compute two layers together, if there is any.

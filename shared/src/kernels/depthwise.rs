@@ -6,14 +6,18 @@
 //! words ([`Planes`]) is chosen so that one multiplication serves several outputs. Weights are the
 //! canonical stream, as in [`super::reference`].
 
+mod count;
+
+use super::Call;
 #[cfg(jaq_armv7em)]
 use super::armv7em as isa;
 use super::codes;
 #[cfg(not(jaq_armv7em))]
 use super::portable_planes as isa;
 use super::requant::{self, Finish};
-use super::{Call, Work};
 use crate::format::{Bits, LayerShape, Op, Requant, TensorFormat, Window};
+
+pub use count::work;
 
 /// Most channels worked on together: those of a word of 2-bit codes.
 pub const LANES: usize = 16;
@@ -348,56 +352,4 @@ pub fn run(call: Call<'_>) {
         }
         rows.run(&mut memory, call.input, call.output, first, present);
     }
-}
-
-/// Counts of [`run`], those of the assembly instruction by instruction.
-pub fn work(layer: &LayerShape) -> Work {
-    let requant = Requant::usual(layer.bits.output);
-    let plan = Plan::new(layer, Planes::of(layer, requant));
-    let window = layer.op.window();
-    let (input, output) = (layer.input_format(), layer.output_format());
-    let channels = u64::from(layer.output.c);
-    let (height, width) = (u64::from(layer.output.h), u64::from(layer.output.w));
-    let words = |format: TensorFormat| channels.div_ceil(word_lanes(format.bits) as u64);
-    // Rows between windows further apart than they are high are never loaded.
-    let (rows_in, rows_out) = (words(input) * u64::from(layer.input.h), words(output) * height);
-    let groups = plan.words as u64;
-    let spread = 11
-        + match (plan.planes, input.bits) {
-            (Planes::Bytes, _) => 36 * groups,
-            (Planes::Triples, Bits::B2) => 42 * groups,
-            (Planes::Triples, _) => 32 * groups,
-            (Planes::Halves, Bits::B2) => 54 * groups,
-            (Planes::Halves, Bits::B3 | Bits::B4) => 29 * groups,
-            (Planes::Halves, Bits::B8) => 17 * groups,
-        };
-    let fours = width.div_ceil(4);
-    let pack = 9 + fours
-        * match output.bits {
-            Bits::B2 => 54,
-            Bits::B3 | Bits::B4 => 38,
-            Bits::B8 => 25,
-        };
-    let outputs = plan.outputs as u64;
-    let row = match (plan.planes, window.kh, window.kw, window.stride) {
-        (Planes::Bytes, ..) => 23 + 33 * outputs / 8,
-        (Planes::Triples, ..) => 23 + 43 * outputs / 6,
-        (_, 3, 3, 1) => 23 + 49 * outputs / 4,
-        (_, 3, 3, 2) => 23 + 55 * outputs / 4,
-        (_, 5, 5, 1 | 2) => 24 + 65 * outputs / 2,
-        _ => 0,
-    };
-    let portable = if row == 0 { channels * height * width } else { 0 };
-    let assembly = rows_in * (spread + 9 * u64::from(layer.input.w) / 4)
-        + rows_out * pack
-        + channels * height * row;
-    Work::new([
-        ("assembly", assembly),
-        ("portable MACs", portable * window.taps() as u64),
-        ("portable outputs", portable),
-        ("channels", channels),
-        ("weights", channels * window.taps() as u64),
-        ("input rows", rows_in),
-        ("rows", rows_out),
-    ])
 }

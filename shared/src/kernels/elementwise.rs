@@ -8,8 +8,8 @@ use super::linked::serves_input;
 #[cfg(not(jaq_armv7em))]
 use super::portable as isa;
 use super::requant::{average, sum};
-use super::{Call, KernelId, Work, geometry};
-use crate::format::{Bits, LayerShape};
+use super::{Call, Isa, KernelId, Work, geometry};
+use crate::format::{Bits, LayerShape, TensorFormat};
 
 /// `output = clamp((a * M[0] + b * M[1] + M[2]) >> 18)`; the summands may differ in width.
 #[inline(never)]
@@ -156,41 +156,118 @@ fn pool_from<const IN: usize>(
     }
 }
 
+/// Whether a pixel is shorter than four codes.
+fn short(format: TensorFormat) -> bool {
+    format.pixel_bytes() * 8 < 4 * format.bits.storage() as usize
+}
+
+/// Binary digits of the quotients that cores without a division instruction work out: the pixels
+/// from every row of every window on.
+fn quotient_bits(layer: &LayerShape) -> u64 {
+    let (window, input) = (layer.op.window(), layer.input);
+    let along = |k, before, size, outputs: u16| {
+        (0..outputs).map(move |index| geometry::inside(index, window.stride, k, before, size))
+    };
+    let rows = along(window.kh, window.pads.top, input.h, layer.output.h).flatten();
+    rows.map(|y| {
+        let columns = along(window.kw, window.pads.left, input.w, layer.output.w);
+        let left = columns.map(|columns| input.pixels() - y * usize::from(input.w) - columns.start);
+        left.map(|pixels| u64::from(usize::BITS - pixels.leading_zeros())).sum::<u64>()
+    })
+    .sum()
+}
+
 /// Counts of the pools.
-pub fn work(layer: &LayerShape) -> Work {
+pub fn work(layer: &LayerShape, isa: Isa) -> Work {
     let fours = u64::from(layer.output.c).div_ceil(4);
     let pixels = layer.output.pixels() as u64;
-    let inside = geometry::inside_taps(layer) * fours;
-    let fours_of = match layer.bits.input {
+    let window = layer.op.window();
+    let codes = match layer.bits.input {
         Bits::B2 => "fours of 2 bits",
         Bits::B3 | Bits::B4 => "fours of 4 bits",
         Bits::B8 => "fours of 8 bits",
     };
-    let rows = pixels * fours * u64::from(layer.op.window().kh);
+    let outputs = match layer.bits.output {
+        Bits::B2 => "output fours of 2 bits",
+        Bits::B3 | Bits::B4 => "output fours of 4 bits",
+        Bits::B8 => "output fours of 8 bits",
+    };
+    let [rows, _] = geometry::taps_along(
+        window.kh,
+        window.stride,
+        window.pads.top,
+        layer.input.h,
+        layer.output.h,
+    );
     Work::new([
-        (fours_of, inside),
-        ("rows", rows),
-        ("output fours", pixels * fours),
+        (codes, geometry::inside_taps(layer) * fours),
+        ("rows", rows * u64::from(layer.output.w) * fours),
+        (outputs, pixels * fours),
         ("pixels", pixels),
+        ("output rows", layer.output.h.into()),
+        ("missing lanes", pixels * (fours * 4 - u64::from(layer.output.c))),
+        ("short fours", if short(layer.input_format()) { geometry::inside_taps(layer) } else { 0 }),
+        ("short output fours", if short(layer.output_format()) { pixels } else { 0 }),
+        ("quotient bits", if isa == Isa::Armv6m { fours * quotient_bits(layer) } else { 0 }),
     ])
+    .and_fills(pixels, layer.output_format().pixel_bytes() as u64)
 }
 
 /// Counts of [`add`].
-pub fn add_work(layer: &LayerShape) -> Work {
+pub fn add_work(layer: &LayerShape, isa: Isa) -> Work {
     let fours = u64::from(layer.output.c / 4);
     let pixels = layer.output.pixels() as u64;
-    let tail = layer.output.c % 4;
+    let tail = u64::from(layer.output.c % 4);
     let formats = [layer.input_format(), layer.second_format(), layer.output_format()];
+    let bytes = formats.map(|format| format.pixel_bytes() as u64);
+    let storage = formats.map(|format| u64::from(format.bits.storage()));
     let flat = tail == 0
-        && formats
-            .iter()
-            .all(|f| f.pixel_bytes() as u64 * 8 == 4 * fours * u64::from(f.bits.storage()));
-    let even = layer.bits.input.storage() == layer.bits.weight.storage();
-    let runs = if flat { 1 } else { pixels };
+        && bytes.iter().zip(storage).all(|(&bytes, storage)| bytes * 8 == 4 * fours * storage);
+    // Runs of fours, and the bytes of either input and fours in one.
+    let (runs, scale) = if flat { (1, pixels) } else { (pixels, 1) };
+    let [a, b, out] = bytes.map(|bytes| bytes * scale);
+    let fours = fours * scale;
+    let four = storage[0] / 2;
+    // Words that end within both inputs.
+    let whole = match isa {
+        Isa::Armv7em if storage[0] == storage[1] => fours.min(a.min(b).saturating_sub(4) / four),
+        _ => 0,
+    };
+    let of = |names: [&'static str; 3], index: usize| {
+        names[storage[index].trailing_zeros() as usize - 1]
+    };
+    // By what a pixel has left behind its fours.
+    let last = |names: [&'static str; 3], index: usize| {
+        let left = [a, b, out][index].saturating_sub(fours * storage[index] / 2);
+        names[match left {
+            0 | 1 => 0,
+            2 | 3 => 1,
+            _ => 2,
+        }]
+    };
+    let left = runs * (fours - whole);
+    let tails = if tail > 0 { runs } else { 0 };
+    let filler = out - (fours * storage[2] / 2).min(out);
     Work::new([
-        ("fours", if even { pixels * fours } else { 0 }),
-        ("uneven fours", if even { runs * fours.min(1) } else { pixels * fours }),
+        ("assembly", runs * whole * 43),
+        ("assembly runs", if whole > 0 { runs } else { 0 }),
+        ("runs with fours left", if fours > whole { runs } else { 0 }),
+        (of(["fours of 2 bits", "fours of 4 bits", "fours of 8 bits"], 0), left),
+        (
+            of(["second fours of 2 bits", "second fours of 4 bits", "second fours of 8 bits"], 1),
+            left,
+        ),
+        (
+            of(["output fours of 2 bits", "output fours of 4 bits", "output fours of 8 bits"], 2),
+            left,
+        ),
         ("runs", runs),
-        ("tails", if tail > 0 { pixels } else { 0 }),
+        ("tails", tails),
+        ("tail lanes", runs * tail),
+        (last(["tails of a byte", "tails of two", "tails of four"], 0), tails),
+        (last(["second tails of a byte", "second tails of two", "second tails of four"], 1), tails),
+        (last(["output tails of a byte", "output tails of two", "output tails of four"], 2), tails),
+        ("runs without fours", if fours == 0 { runs } else { 0 }),
     ])
+    .and_fills(runs, filler)
 }

@@ -23,6 +23,31 @@ pub fn inside_taps(layer: &LayerShape) -> u64 {
         * along(window.kw, window.pads.left, layer.input.w, layer.output.w)
 }
 
+/// How many of `outputs` windows along one side have each kind of tap, summed up: taps inside the
+/// input, and those outside.
+pub fn taps_along(k: u8, stride: u8, before: u8, size: u16, outputs: u16) -> [u64; 2] {
+    let inside: u64 =
+        (0..outputs).map(|index| inside(index, stride, k, before, size).len() as u64).sum();
+    [inside, u64::from(outputs) * u64::from(k) - inside]
+}
+
+/// Rows of the padded input that a depthwise layer brings into a ring of as many as its window is
+/// high: of the input, and of padding. Rows that windows share are brought once.
+pub fn ring_rows(layer: &LayerShape) -> [u64; 2] {
+    let window = layer.op.window();
+    let (k, stride) = (i64::from(window.kh), i64::from(window.stride));
+    let mut rows = [0, 0];
+    for oy in 0..i64::from(layer.output.h) {
+        let shared = if oy == 0 { 0 } else { (k - stride).max(0) };
+        for ky in shared..k {
+            let y = oy * stride + ky - i64::from(window.pads.top);
+            let inside = (0..i64::from(layer.input.h)).contains(&y);
+            rows[usize::from(!inside)] += 1;
+        }
+    }
+    rows
+}
+
 /// Input positions along one side that the window of output `index` covers.
 pub fn inside(index: u16, stride: u8, k: u8, before: u8, size: u16) -> Range<usize> {
     let first = usize::from(index) * usize::from(stride);

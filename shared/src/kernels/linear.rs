@@ -287,26 +287,33 @@ pub fn run(call: Call<'_>) {
 
 /// Counts of [`run`].
 pub fn work(layer: &LayerShape) -> Work {
-    let units = units(layer) as u64;
+    let unit = units(layer) as u64;
     let blocks = u64::from(layer.output.c).div_ceil(BLOCK as u64);
     let operands = Operands::of(layer.bits);
     let words = (u64::from(layer.input.c) * u64::from(layer.bits.input.storage())).div_ceil(32);
-    let expand = match (layer.bits.input, operands) {
-        (_, Operands::Spaced) => 15 * words,
-        (Bits::B2, _) => 21 * words,
-        (Bits::B3 | Bits::B4, _) => 12 * words,
-        (Bits::B8, _) => 7 * words,
+    let (word, each) = match (layer.bits.input, operands) {
+        (_, Operands::Spaced) => (15, 4),
+        (Bits::B2, _) => (21, 8),
+        (Bits::B3 | Bits::B4, _) => (12, 4),
+        (Bits::B8, _) => (7, 2),
     };
     let block = match operands {
-        Operands::Spaced => 38 * units + 27 * units.div_ceil((CHUNK / UNIT) as u64),
-        Operands::Pairs(_) => 76 * units,
+        Operands::Spaced => 38 * unit + 25 * unit.div_ceil((CHUNK / UNIT) as u64) + 26,
+        Operands::Pairs(_) => 76 * unit + 30,
     };
+    let store = if layer.bits.output == Bits::B8 { 4 } else { 0 };
     // Blocks that end past the pixel are stored code by code.
-    let codes = blocks * BLOCK as u64 * u64::from(layer.bits.output.storage());
-    let short = codes > 8 * layer.output_format().pixel_bytes() as u64;
-    let tail = if layer.output.c.is_multiple_of(BLOCK as u16) { 0 } else { 60 };
+    let bytes = layer.output_format().pixel_bytes() as u64;
+    let written = blocks * BLOCK as u64 * u64::from(layer.bits.output.storage()) / 8;
+    let short = if written > bytes { blocks } else { 0 };
+    let tail = if layer.output.c.is_multiple_of(BLOCK as u16) || short > 0 { 0 } else { 1 };
     Work::new([
-        ("assembly", expand + blocks * (block + 32) + tail),
-        ("outputs in Rust", if short { u64::from(layer.output.c) } else { 0 }),
+        ("assembly", word * words + blocks * (block + store)),
+        ("whole blocks", u64::from(blocks > tail && short == 0)),
+        ("tail", tail),
+        ("blocks in Rust", short),
+        ("outputs in Rust", if short > 0 { layer.output.c.into() } else { 0 }),
+        ("filler bytes", bytes.saturating_sub(written)),
     ])
+    .and_fills(1, 4 * (unit * operands.words() as u64 - each * words))
 }

@@ -143,12 +143,12 @@ impl KernelId {
     /// models are not.
     fn cost_version(self, isa: Isa) -> u32 {
         match (isa, self) {
-            (Isa::Armv7em, KernelId::Outer | KernelId::Dual) => 5,
-            (Isa::Armv7em, KernelId::Depthwise) => 7,
-            (Isa::Armv7em, KernelId::Add | KernelId::AvgPool | KernelId::MaxPool) => 3,
-            (Isa::Armv7em, KernelId::Dot) => 2,
+            (Isa::Armv7em, KernelId::Outer | KernelId::Dual) => 6,
+            (Isa::Armv7em, KernelId::Depthwise) => 8,
+            (Isa::Armv7em, KernelId::Add | KernelId::AvgPool | KernelId::MaxPool) => 4,
+            (Isa::Armv7em, KernelId::Dot) => 3,
             (Isa::Armv7em, KernelId::WordDepthwise | KernelId::WordLinear) => 0,
-            _ => 1,
+            _ => 2,
         }
     }
 }
@@ -360,17 +360,17 @@ pub fn run(kernel: KernelId, call: Call<'_>) {
 }
 
 /// Work of `kernel` on `layer` on a core with `isa`.
-pub fn work(kernel: KernelId, layer: &LayerShape, _isa: Isa) -> Work {
+pub fn work(kernel: KernelId, layer: &LayerShape, isa: Isa) -> Work {
     match kernel {
         KernelId::Reference => reference::work(layer),
         KernelId::Outer | KernelId::Dual => dense::work(layer),
-        KernelId::Word => word::work(layer),
+        KernelId::Word => word::work(layer, isa),
         KernelId::Dot => linear::work(layer),
-        KernelId::Depthwise => depthwise::work(layer),
+        KernelId::Depthwise => depthwise::work(layer, isa),
         KernelId::WordDepthwise => word_depthwise::work(layer),
         KernelId::WordLinear => word_linear::work(layer),
-        KernelId::Add => elementwise::add_work(layer),
-        KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer),
+        KernelId::Add => elementwise::add_work(layer, isa),
+        KernelId::AvgPool | KernelId::MaxPool => elementwise::work(layer, isa),
     }
 }
 

@@ -7,7 +7,7 @@
 use super::codes::{self, Codes, Writer};
 use super::requant::requantize;
 use super::{Call, Work, geometry};
-use crate::format::{LayerShape, Op};
+use crate::format::{Bits, LayerShape, Op};
 
 /// Runs the layer.
 #[inline(never)]
@@ -64,12 +64,21 @@ pub fn work(layer: &LayerShape) -> Work {
     let per_tap = depth * u64::from(layer.output.c);
     let inside = geometry::inside_taps(layer) * per_tap;
     let outputs = layer.output.elements() as u64;
+    let (channels, width) = (u64::from(layer.output.c), u64::from(layer.output.w));
+    let (pads, input, stride) = (window.pads, layer.input, window.stride);
+    let [rows, outside_rows] =
+        geometry::taps_along(window.kh, stride, pads.top, input.h, layer.output.h);
+    let [_, outside_columns] =
+        geometry::taps_along(window.kw, stride, pads.left, input.w, layer.output.w);
     Work::new([
         ("inside MACs", inside),
         ("padding MACs", layer.macs() - inside),
-        ("taps", outputs * window.taps() as u64),
+        ("inside taps", channels * geometry::inside_taps(layer)),
+        ("taps outside of rows", channels * outside_rows * width * u64::from(window.kw)),
+        ("taps outside of columns", channels * rows * outside_columns),
         ("kernel rows", outputs * u64::from(window.kh)),
-        ("outputs", outputs),
+        (if layer.bits.output == Bits::B8 { "wide outputs" } else { "narrow outputs" }, outputs),
         ("pixels", layer.output.pixels() as u64),
+        ("bytes", layer.output_format().bytes() as u64),
     ])
 }

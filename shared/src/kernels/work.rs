@@ -6,7 +6,7 @@
 //! what is known instruction by instruction is counted in instructions. Must not know: prices.
 
 /// Most counts that one layer's [`Work`] has.
-pub const WORK_COUNTS: usize = 24;
+pub const WORK_COUNTS: usize = 32;
 
 /// Counts by name; those that are 0 are left out, and `calls` is always 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,22 +18,29 @@ impl Work {
     /// The counts, and one call. Names may repeat: their counts are added.
     pub fn new<const N: usize>(parts: [(&'static str, u64); N]) -> Work {
         const { assert!(N < WORK_COUNTS) };
-        let mut work = Work { counts: heapless::Vec::new() };
-        for (name, count) in parts {
-            work.add(name, count);
-        }
-        work.add("calls", 1);
-        work
+        Work { counts: heapless::Vec::new() }.and([("calls", 1)]).and(parts)
     }
 
-    /// Adds to a count.
-    fn add(&mut self, name: &'static str, count: u64) {
-        if let Some((_, known)) = self.counts.iter_mut().find(|(known, _)| *known == name) {
-            *known += count;
-        } else if count > 0 {
-            // There is room: `new` has at most as many names.
-            let _ = self.counts.push((name, count));
+    /// With more counts; what passes [`WORK_COUNTS`] names is dropped.
+    pub fn and<const N: usize>(mut self, parts: [(&'static str, u64); N]) -> Work {
+        for (name, count) in parts.into_iter().filter(|(_, count)| *count > 0) {
+            match self.counts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) => *known += count,
+                None => drop(self.counts.push((name, count))),
+            }
         }
+        self
+    }
+
+    /// With `times` fills of `bytes` bytes: by bytes where they are few, else by words first.
+    pub fn and_fills(self, times: u64, bytes: u64) -> Work {
+        const BY_WORDS: u64 = 16;
+        let (words, left) = if bytes < BY_WORDS { (0, bytes) } else { (bytes / 4, bytes % 4) };
+        self.and([
+            ("filled words", times * words),
+            ("filled bytes", times * left),
+            ("fills by words", if words > 0 { times } else { 0 }),
+        ])
     }
 
     /// Every count that is not 0, with its name.

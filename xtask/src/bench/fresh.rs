@@ -145,14 +145,15 @@ fn refit(core: Core, board: &Mcu, folder: &Path) -> Result<CostTable> {
     let via = session.via();
     session.bye()?;
     slow.map_or(Ok(()), |slow| slow.session.bye())?;
+    let write = |ending: &str, text: String| {
+        let path = folder.join(format!("{}{ending}", board.core.cost_table));
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    // Kept even where they make no table.
+    write(".measurements.csv", to_csv(unit, &runs))?;
     let source = format!("{} counts on {} via {via}", runs.len(), board.name);
     let refit = format!("jaq-host calibrate --board {} --via {via}", board.name);
     let table = fit_table(board, unit, &source, &refit, &runs)?;
-    let write = |ending: &str, text: String| {
-        let path = folder.join(format!("{}{ending}", table.name));
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    write(".measurements.csv", to_csv(unit, &runs))?;
     write(".toml", table.to_toml())?;
     Ok(table)
 }

@@ -429,5 +429,5 @@ fn compose(
 /// Counts of [`run`].
 pub fn work(layer: &LayerShape) -> Work {
     let requant = Requant::usual(layer.bits.output);
-    count::work(layer, &Plan::new(layer), store(requant, layer.bits.output))
+    count::work(layer, &Plan::new(layer), store(requant, layer.bits.output), scratch_bytes(layer))
 }

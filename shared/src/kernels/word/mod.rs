@@ -15,6 +15,7 @@ mod armv6m_store;
 mod bytes;
 #[cfg(any(jaq_armv6m, jaq_rv32im))]
 mod call;
+mod count;
 mod expand;
 #[cfg(not(any(jaq_armv6m, jaq_rv32im)))]
 mod portable;
@@ -44,11 +45,13 @@ use expand::{spread, sums};
 #[cfg(not(jaq_armv6m))]
 use store::store;
 
-use super::{Call, Work};
+use super::Call;
 use crate::format::{LayerShape, Op, Requant};
 use expand::Gather;
 use scheme::{Plan, Scheme};
 use store::{Pixels, Rule};
+
+pub use count::work;
 
 /// Output channels computed together.
 const BLOCK: usize = 4;
@@ -206,20 +209,4 @@ impl<const BYTES: bool> Blocks<'_, BYTES> {
             output = output.get_mut(step..).unwrap_or_default();
         }
     }
-}
-
-/// Counts of [`run`].
-pub fn work(layer: &LayerShape) -> Work {
-    let plan = Plan::new(layer);
-    let groups = layer.output.pixels().div_ceil(plan.scheme.group()) as u64;
-    let (blocks, positions) = (plan.blocks as u64, plan.positions as u64);
-    let passes = plan.rows as u64;
-    let chunks = positions.div_ceil(plan.scheme.chunk() as u64);
-    Work::new([
-        ("products", groups * blocks * passes * positions),
-        ("flushes", groups * blocks * passes * chunks),
-        ("positions", groups * positions),
-        ("outputs", layer.output.elements() as u64),
-        ("groups", groups),
-    ])
 }

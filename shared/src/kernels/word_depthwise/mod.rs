@@ -11,6 +11,7 @@
 mod armv6m;
 #[cfg(any(jaq_armv6m, jaq_rv32im))]
 mod call;
+mod count;
 mod finish;
 mod plan;
 #[cfg_attr(any(jaq_armv6m, jaq_rv32im), allow(dead_code))]
@@ -25,13 +26,14 @@ use portable as isa;
 #[cfg(jaq_rv32im)]
 use rv32im as isa;
 
+use super::Call;
 use super::codes;
 use super::depthwise::{MOST_TAPS, word_lanes};
-use super::{Call, Work};
-use crate::format::{Bits, LayerShape, TensorFormat};
+use crate::format::{LayerShape, TensorFormat};
+pub use count::work;
 pub use finish::prepare;
 use finish::{Rule, TABLES};
-use plan::{MOST_SIDE, Plan, Scheme};
+use plan::{MOST_SIDE, Plan};
 pub use plan::{scratch_bytes, supports};
 
 /// Sums computed side by side.
@@ -297,44 +299,6 @@ fn gather(
             }
         }
     }
-}
-
-/// Counts of [`run`].
-pub fn work(layer: &LayerShape) -> Work {
-    let plan = Plan::new(layer);
-    let (channels, height) = (u64::from(layer.output.c), u64::from(layer.output.h));
-    let fours = channels * height * plan.quads as u64;
-    let spread = plan.lane as u64 * u64::from(layer.input.h);
-    let blocks = channels.div_ceil(plan.lanes as u64);
-    let outputs = match (plan.scheme, layer.bits.output) {
-        (Scheme::Bytes, Bits::B2) => "byte outputs of 2 bits",
-        (Scheme::Bytes, Bits::B3 | Bits::B4) => "byte outputs of 4 bits",
-        (Scheme::Bytes, Bits::B8) => "byte outputs of 8 bits",
-        (Scheme::Pairs, Bits::B8) => "pair outputs of 8 bits",
-        (Scheme::Pairs, _) => "pair outputs",
-        (Scheme::Single, Bits::B8) => "single outputs of 8 bits",
-        (Scheme::Single, _) => "single outputs",
-    };
-    let words = match (plan.scheme, layer.bits.input) {
-        (Scheme::Bytes, _) => "words of four",
-        (_, Bits::B2) => "words of 2 bits",
-        (_, Bits::B3 | Bits::B4) => "words of 4 bits",
-        (_, Bits::B8) => "words of 8 bits",
-    };
-    let packed = match layer.bits.output {
-        Bits::B2 => "codes of 2 bits",
-        Bits::B3 | Bits::B4 => "codes of 4 bits",
-        Bits::B8 => "codes of 8 bits",
-    };
-    Work::new([
-        ("products", fours * plan.terms as u64),
-        ("fours", fours),
-        (outputs, fours * (WORDS * plan.outputs) as u64),
-        (packed, channels * height * u64::from(layer.output.w)),
-        (words, spread * channels.next_multiple_of(word_lanes(layer.bits.input) as u64)),
-        ("weights", channels * plan.terms as u64),
-        ("rows", blocks * height),
-    ])
 }
 
 #[cfg(test)]

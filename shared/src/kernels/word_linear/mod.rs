@@ -232,17 +232,44 @@ fn expand(layer: &LayerShape, scheme: Scheme, input: &[u8], out: &mut [u32]) -> 
 /// Counts of [`run`].
 pub fn work(layer: &LayerShape) -> Work {
     let (scheme, words) = plan(layer);
-    let rows = u64::from(layer.output.c).next_multiple_of(BLOCK as u64) * words as u64;
+    let (words, outputs) = (words as u64, u64::from(layer.output.c));
+    let blocks = outputs.div_ceil(BLOCK as u64);
+    let products = words * scheme.products() as u64;
+    let (row, block) = match scheme {
+        Scheme::Four { stored: 2, sums: true } => {
+            ("words of fours, 2 bits", "blocks of fours, 2 bits")
+        }
+        Scheme::Four { sums: true, .. } => ("words of fours, 4 bits", "blocks of fours, 4 bits"),
+        Scheme::Four { stored: 2, .. } => {
+            ("words of single fours, 2 bits", "blocks of single fours")
+        }
+        Scheme::Four { .. } => ("words of single fours, 4 bits", "blocks of single fours"),
+        Scheme::Two { stored: 2 } => ("words of twos, 2 bits", "blocks of twos"),
+        Scheme::Two { stored: 4 } => ("words of twos, 4 bits", "blocks of twos"),
+        Scheme::Two { .. } => ("words of twos, 8 bits", "blocks of twos"),
+        Scheme::One => ("words of single codes", "blocks of single codes"),
+    };
     let same = layer.bits.input.storage() == scheme.stored();
-    let sums = !matches!(scheme, Scheme::Four { sums: false, .. });
-    // Products that are taken to the sums one by one have an instruction more for every four.
-    let products = rows * scheme.products() as u64 * if sums { 4 } else { 5 };
+    let expanded = match (same, scheme.fields()) {
+        (true, 4) => "words expanded to fours",
+        (true, 2) => "words expanded to twos",
+        (true, _) => "words expanded to single codes",
+        (false, 4) => "words of fours, one by one",
+        (false, 2) => "words of twos, one by one",
+        (false, _) => "single words, one by one",
+    };
+    let rule = match layer.bits.output {
+        Bits::B8 => "wide outputs",
+        _ => "narrow outputs",
+    };
     Work::new([
-        ("words", rows),
-        ("products", products),
-        ("codes expanded one by one", if same { 0 } else { u64::from(layer.input.c) }),
-        ("words expanded", if same { (words * scheme.products()) as u64 } else { 0 }),
-        ("outputs", layer.output.c.into()),
+        (row, blocks * words),
+        (block, blocks),
+        (expanded, products),
+        ("units expanded", words),
+        ("codes expanded one by one", if same { 0 } else { layer.input.c.into() }),
+        (rule, outputs),
+        ("bytes", layer.output_format().bytes() as u64),
     ])
 }
 

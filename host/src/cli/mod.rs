@@ -1,8 +1,8 @@
 //! The subcommands, one a file.
 
+mod ablate;
 mod accelerator;
 pub(crate) mod aim;
-mod ablate;
 mod boards;
 mod calibrate;
 mod cost;

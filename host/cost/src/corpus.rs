@@ -79,11 +79,14 @@ enum Family {
 }
 
 impl Family {
-    /// The one with most ways through a kernel twice.
-    const ALL: [Family; 10] = [
+    /// Those with more ways through their kernels more often.
+    const ALL: [Family; 13] = [
+        Family::Pointwise,
         Family::Pointwise,
         Family::Conv,
         Family::First,
+        Family::Depthwise,
+        Family::Depthwise,
         Family::Depthwise,
         Family::Depthwise,
         Family::Large,
@@ -189,7 +192,8 @@ impl Draw {
                     _ => Window { kh: 3, kw: 3, stride: self.of(&[1, 2]), ..Window::POINT },
                 };
                 let op = if family == Family::MaxPool { Op::MaxPool } else { Op::AvgPool };
-                (op(window), Shape::new(h, w, ic))
+                let c = if self.below(3) == 0 { self.of(&[1, 2, 3]) } else { ic };
+                (op(window), Shape::new(h, w, c))
             }
         };
         let bits = match op {

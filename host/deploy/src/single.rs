@@ -66,6 +66,8 @@ impl Single {
             .map(|index| {
                 let row = layer.reduction();
                 let largest = match values {
+                    // A trained channel's largest weight is at the end of its grid.
+                    Values::Random if index % row == 0 => false,
                     Values::Random => return (random.below(2 * half as u64) as i64 - half) as i8,
                     Values::Largest => true,
                     Values::Smallest => false,

@@ -156,9 +156,12 @@ fn pool_from<const IN: usize>(
     }
 }
 
-/// Whether a pixel is shorter than four codes.
-fn short(format: TensorFormat) -> bool {
-    format.pixel_bytes() * 8 < 4 * format.bits.storage() as usize
+/// Which of `names` a pixel is, where it has fewer bytes than four codes take: of 4-bit codes, or
+/// of 8-bit ones.
+fn short(format: TensorFormat, names: [&'static str; 2]) -> (&'static str, bool) {
+    let [half, whole] = names;
+    let name = if format.bits.storage() == 8 { whole } else { half };
+    (name, format.pixel_bytes() * 8 < 4 * format.bits.storage() as usize)
 }
 
 /// Binary digits of the quotients that cores without a division instruction work out: the pixels
@@ -199,15 +202,20 @@ pub fn work(layer: &LayerShape, isa: Isa) -> Work {
         layer.input.h,
         layer.output.h,
     );
+    let (short_in, is_short) = short(layer.input_format(), ["short halves", "short words"]);
+    let (short_out, out_is_short) =
+        short(layer.output_format(), ["short output halves", "short output words"]);
+    let missing = fours * 4 - u64::from(layer.output.c);
+    let lanes = ["no lane missing", "a lane missing", "two lanes missing", "three lanes missing"];
     Work::new([
         (codes, geometry::inside_taps(layer) * fours),
         ("rows", rows * u64::from(layer.output.w) * fours),
         (outputs, pixels * fours),
         ("pixels", pixels),
         ("output rows", layer.output.h.into()),
-        ("missing lanes", pixels * (fours * 4 - u64::from(layer.output.c))),
-        ("short fours", if short(layer.input_format()) { geometry::inside_taps(layer) } else { 0 }),
-        ("short output fours", if short(layer.output_format()) { pixels } else { 0 }),
+        (lanes[missing as usize % 4], if missing > 0 { pixels } else { 0 }),
+        (short_in, if is_short { geometry::inside_taps(layer) } else { 0 }),
+        (short_out, if out_is_short { pixels } else { 0 }),
         ("quotient bits", if isa == Isa::Armv6m { fours * quotient_bits(layer) } else { 0 }),
     ])
     .and_fills(pixels, layer.output_format().pixel_bytes() as u64)

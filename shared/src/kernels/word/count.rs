@@ -101,6 +101,10 @@ pub fn work(layer: &LayerShape, isa: Isa) -> Work {
         Bits::B4 => ["fours to 4 bits", "pixels to 4 bits"],
         Bits::B8 => ["fours to 8 bits", "pixels to 8 bits"],
     };
+    let short = match output {
+        Bits::B8 => "short pixels to 8 bits",
+        _ => "short pixels to fewer bits",
+    };
     let filler = if step * blocks < pixel { pixels * pixel } else { 0 };
     Work::new([
         (unit, rows * units),
@@ -121,7 +125,7 @@ pub fn work(layer: &LayerShape, isa: Isa) -> Work {
         ("single codes", if single { each * channels } else { 0 }),
         (fours, stored_pixels / 4),
         ("stores", stored),
-        (if pixel < step { "short pixels" } else { in_rust }, pixels * blocks - stored_pixels),
+        (if pixel < step { short } else { in_rust }, pixels * blocks - stored_pixels),
         ("stores in Rust", runs - stored),
         ("channels of a wide rule", if output == Bits::B8 { layer.output.c.into() } else { 0 }),
         ("bytes cleared", super::scratch_bytes(layer) as u64),

@@ -37,7 +37,7 @@ fn agreement(network: &Network, data: &Dataset) -> (usize, usize) {
     let origin = Origin { tool: name("test"), board: board.name, data: name("test"), seed: 7 };
     let packed = pack(&trained, &tables, &schedule, &origin).unwrap();
     let mut engine = Engine::new(&packed.bytes).unwrap();
-    let classes = network.classes.len();
+    let classes = usize::from(network.layers.last().unwrap().output.shape.c);
     let mut equal = 0;
     for (index, row) in logits.chunks(classes).enumerate() {
         let codes = engine.infer(data.train.image(index)).unwrap();

@@ -11,6 +11,8 @@ use object::{Object, ObjectSection};
 ///
 /// `None` where the file knows nothing of it: an answer never fails what it was to explain.
 pub fn locate(elf: &Path, address: u64) -> Option<String> {
+    // The reader of debug information adds to addresses.
+    address.checked_add(1)?;
     let bytes = fs::read(elf).ok()?;
     let file = object::File::parse(&*bytes).ok()?;
     let endian = if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };

@@ -25,7 +25,7 @@ use lab::{Lab, Terms};
 pub struct Ablate {
     #[command(flatten)]
     terms: Terms,
-    /// Methods: co-search, random, evolution, sequential, uniform<bits>, csq<K>, csq-random<K>.
+    /// Methods: co-search, random, evolution, sequential, uniformB, csqK, csq-randomK, with B bits and K %.
     /// csq100 quantizes every channel, as the co-search does.
     #[arg(
         long,

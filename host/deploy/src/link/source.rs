@@ -7,6 +7,9 @@ use std::path::Path;
 use addr2line::gimli::{Dwarf, EndianSlice, RunTimeEndian, SectionId};
 use object::{Object, ObjectSection};
 
+/// Bytes before an address in which an instruction with a line is looked for.
+const BACK: u64 = 64;
+
 /// The function and line an address of the firmware `elf` belongs to, as `file:line in function`.
 ///
 /// `None` where the file knows nothing of it: an answer never fails what it was to explain.
@@ -26,7 +29,11 @@ pub fn locate(elf: &Path, address: u64) -> Option<String> {
     let dwarf: Dwarf<EndianSlice<'_, RunTimeEndian>> =
         sections.borrow(|section| EndianSlice::new(section, endian));
     let context = addr2line::Context::from_dwarf(dwarf).ok()?;
-    let location = context.find_location(address).ok()??;
+    // Instructions that the compiler made up have no line: those before them do.
+    let location = (0..=address.min(BACK)).step_by(2).find_map(|back| {
+        let found = context.find_location(address - back).ok()??;
+        (found.file.is_some() && found.line.is_some()).then_some(found)
+    })?;
     let line = format!("{}:{}", tail(location.file?), location.line?);
     let mut frames = context.find_frames(address).skip_all_loads().ok()?;
     let function = frames.next().ok().flatten().and_then(|frame| frame.function);
